@@ -1,0 +1,8 @@
+// The extension module rag._native: one bind_* function for each source file that Python sees.
+#include <nanobind/nanobind.h>
+
+namespace nb = nanobind;
+
+NB_MODULE(_native, m) {
+    m.doc() = "Native kernels of modular-rag.";
+}

@@ -1,0 +1,1 @@
+"""Knowledge graphs: build, resolve, embed, walk, query."""
