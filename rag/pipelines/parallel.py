@@ -46,10 +46,12 @@ class Chain(Node):
 class Merge:
     """What becomes of one channel after branches: the value of one branch, or a list with one value a branch.
 
-    `sources` are branch numbers (-1: the value from before them); `spread` says which of these hold a list already.
+    It goes to the channel `target`. `sources` are branch numbers (-1: the value from before them); `spread` says which
+    of these hold a list already.
     """
 
     channel: str
+    target: str
     sources: tuple[int, ...]
     spread: tuple[bool, ...]
     collect: bool
@@ -105,17 +107,17 @@ class Branches(Node):
         for i, branch in enumerate(self.branches, 1):
             yield f"{indent}{self.name}, branch {i} of {len(self.branches)}:"
             yield from branch.describe(depth + 1)
-        joined = [m.channel for m in self.merges if m.collect]
+        joined = [m.target for m in self.merges if m.collect]
         if joined:
             yield f"{indent}{self.name} leaves one value a branch in: {', '.join(joined)}"
 
     def _merge(self, values: Channels, copies: list[Channels]) -> None:
         for merge in self.merges:
             if not merge.collect:
-                values[merge.channel] = copies[merge.sources[0]][merge.channel]
+                values[merge.target] = copies[merge.sources[0]][merge.channel]
                 continue
             collected = []
             for source, spread in zip(merge.sources, merge.spread, strict=True):
                 value = (values if source < 0 else copies[source])[merge.channel]
                 collected.extend(value) if spread else collected.append(value)
-            values[merge.channel] = collected
+            values[merge.target] = collected

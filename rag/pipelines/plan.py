@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any, TypeAlias
 
@@ -26,13 +26,15 @@ Path: TypeAlias = tuple[int, ...]
 class Slot:
     """What is known of a channel at one place in the flow.
 
-    `spread`: it holds a list with one value of `type` for each parallel branch. `writer` names the node, None for an
-    input of the pipeline.
+    `spread`: it holds a list with one value of `type` for each parallel branch. `by_branch`: branches before wrote over
+    this input of the pipeline; it holds what it held before them, and the channel of this name holds their values.
+    `writer` names the node, None for an input.
     """
 
     type: Any
     writer: str | None = None
     spread: bool = False
+    by_branch: str | None = None
 
 
 Scope: TypeAlias = Mapping[str, Slot]
@@ -135,10 +137,10 @@ def _parallel(flow: Parallel, scope: Scope, path: Path, checker: Checker) -> tup
     for channel in dict.fromkeys(c for end in ends for c in end):
         before = scope.get(channel)
         writers = [i for i, end in enumerate(ends) if channel in end and end[channel] is not before]
-        if not writers or channel in checker.inputs:
-            continue  # nobody wrote it, or it is an input of the pipeline: those are as they were before the branches
+        if not writers:
+            continue
         if before is None and len(writers) == 1:
-            merges.append(Merge(channel, (writers[0],), (False,), collect=False))
+            merges.append(Merge(channel, channel, (writers[0],), (False,), collect=False))
             after[channel] = ends[writers[0]][channel]
             continue
         parts = [(i, end[channel]) for i, end in enumerate(ends) if channel in end]
@@ -151,8 +153,12 @@ def _parallel(flow: Parallel, scope: Scope, path: Path, checker: Checker) -> tup
                 "let them write different channels",
             )
         sources = tuple(i if i in writers else -1 for i, _ in parts)
-        merges.append(Merge(channel, sources, tuple(slot.spread for _, slot in parts), collect=True))
-        after[channel] = replace(parts[0][1], writer=name, spread=True)
+        spread = tuple(slot.spread for _, slot in parts)
+        target = f"{channel} by {name}" if channel in checker.inputs else channel
+        merges.append(Merge(channel, target, sources, spread, collect=True))
+        after[target] = Slot(parts[0][1].type, name, spread=True)
+        if target != channel:
+            after[channel] = Slot(parts[0][1].type, by_branch=target)
     return Branches(name, [node for node, _ in compiled], merges), after
 
 
@@ -178,6 +184,8 @@ def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker)
         return Argument(read.channel)
     if assignable(slot.type, read.type):
         return Argument(read.channel)
+    if slot.by_branch is not None and assignable(as_list, read.type):
+        return Argument(slot.by_branch)
     if not assignable(as_list, read.type):
         checker.problem(
             name,

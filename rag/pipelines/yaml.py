@@ -208,6 +208,10 @@ class _Loader:
     def data(self, node: yaml.Node) -> Any:
         """The plain JSON-like value of a node."""
         with self.inside(node):
+            if not node.tag.startswith("tag:yaml.org,2002:") or "/" in node.tag:
+                self.fail(
+                    node, f"the tag {node.tag!r} is not allowed", "write plain texts, numbers, lists and mappings"
+                )
             if isinstance(node, yaml.SequenceNode):
                 return [self.data(child) for child in node.value]
             if isinstance(node, yaml.MappingNode):
