@@ -3,9 +3,11 @@
 
 namespace nb = nanobind;
 
+void bind_postings(nb::module_& m);
 void bind_transformer(nb::module_& m);
 
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of modular-rag.";
+    bind_postings(m);
     bind_transformer(m);
 }
