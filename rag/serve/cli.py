@@ -23,7 +23,7 @@ from rag.errors import (
     NotFoundError,
     RagError,
 )
-from rag.serve import asking, collections, evaluation, pipelines
+from rag.serve import asking, evaluation, indexing, pipelines
 
 __all__ = ["app", "main"]
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (collections, asking, pipelines, evaluation):
+for module in (indexing, asking, pipelines, evaluation):
     module.add_to(app)
 
 

@@ -1,7 +1,7 @@
-"""Settings that need not be typed each time: a file `rag.yaml` here or in the user's configuration folder, and environment.
+"""Settings that need not be typed each time: environment, a file `rag.yaml` here, or the user's own.
 
-A flag on the command line comes first, then the environment (RAG_COLLECTION, RAG_LLM, RAG_ENCODER), then ./rag.yaml, then
-the user's file. Keys that grant access are never kept here; models read them from the environment.
+A flag on the command line comes first, then the environment (RAG_LLM, RAG_ENCODER), then ./rag.yaml, then the user's
+file. Keys that grant access are never kept here; models read them from the environment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Config(BaseModel):
 
 
 def load_config(folder: Path | None = None) -> Config:
-    """The settings in force in `folder` (default: the current one). Raises ConfigError naming the file that is wrong."""
+    """The settings in force in `folder` (default: the current one). Raises ConfigError naming a wrong file."""
     values: dict[str, str] = {}
     for path in (user_config_file(), (folder or Path.cwd()) / "rag.yaml"):
         if path.is_file():

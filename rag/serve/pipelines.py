@@ -40,7 +40,7 @@ def open_pipeline(name: str, **resources: Any) -> Any:
 
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline file, or the name of a ready-made pipeline.")],
-    question: Annotated[str, typer.Argument(help="The question to run it on; `-` reads one a line from standard input.")],
+    question: Annotated[str, typer.Argument(help="The question; `-` reads one a line from standard input.")],
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Collection to use instead of the one that the file names.")
     ] = None,
@@ -91,7 +91,7 @@ def check(
 
 
 def schema(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; standard output otherwise.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of printing.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="A schema is JSON in any case.", hidden=True)] = False,
 ) -> None:
     """Print the JSON Schema of pipeline files, with which editors complete and check them.
