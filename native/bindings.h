@@ -1,0 +1,6 @@
+// What module.cpp calls: one function for each source file that Python sees.
+#pragma once
+#include <nanobind/nanobind.h>
+
+void bind_basics(nanobind::module_& m);
+void bind_store(nanobind::module_& m);
