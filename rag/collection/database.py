@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rag._native import crc32c
+from rag.collection.manifest import Manifest
 from rag.errors import CollectionError, DamagedFileError, InputError
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
     "damage",
     "dump_metadata",
     "explained",
+    "purge",
+    "recall",
+    "remember",
 ]
 
 NAME = "collection.sqlite"
@@ -96,14 +100,14 @@ class DocumentRow(NamedTuple):
     chunks: int
     crc: int
 
-    @staticmethod
-    def checksum(*fields: Any) -> int:
-        """Of id, digest, metadata, length, first_block, first_chunk, chunks: what never changes in a row."""
-        return crc32c(repr(fields).encode("utf-8", "surrogatepass"))
+    @classmethod
+    def make(cls, key: int, mtime_ns: int, size: int, id: str, digest: str, *fixed: Any) -> DocumentRow:
+        """`fixed` are metadata, length, first_block, first_chunk and chunks."""
+        return cls(key, id, digest, mtime_ns, size, *fixed, crc=crc32c(repr((key, id, digest, *fixed)).encode()))
 
     def checked(self) -> DocumentRow:
-        fields = (self.id, self.digest, self.metadata, self.length, self.first_block, self.first_chunk, self.chunks)
-        if self.checksum(*fields) != self.crc:
+        # A file's time and size may be noted anew, so they are left out.
+        if crc32c(repr((*self[:3], *self[5:-1])).encode()) != self.crc:
             raise damage(f"the row of document {self.id!r}")
         return self
 
@@ -238,3 +242,30 @@ def _probed(uri: str) -> sqlite3.Connection:
 def as_json(numbers: Sequence[int]) -> str:
     """Numbers as one bound value for `IN (SELECT value FROM json_each(?))`: a statement for any count of them."""
     return str(list(numbers))
+
+
+def remember(db: sqlite3.Connection, manifest: Manifest) -> None:
+    """Keep a copy of the manifest that is about to be written, and with it the generation these tables are at."""
+    values = {
+        "collection": manifest.collection,
+        "generation": str(manifest.generation),
+        "manifest": manifest.dump(),
+    }
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def recall(db: sqlite3.Connection) -> dict[str, str]:
+    """What `remember` kept."""
+    return dict(db.execute("SELECT key, value FROM meta").fetchall())
+
+
+def purge(db: sqlite3.Connection, condition: str, generation: int) -> None:
+    """Delete the documents for which "`condition` `generation`" holds, with all that is theirs.
+
+    `condition` is one of "born >" and "died <=".
+    """
+    found = "SELECT first_chunk, first_chunk + chunks, first_block, first_block + (length + ?) / ? FROM documents"
+    rows = db.execute(f"{found} WHERE {condition} ?", (BLOCK - 1, BLOCK, generation)).fetchall()
+    db.executemany("DELETE FROM chunks WHERE id >= ? AND id < ?", [row[:2] for row in rows])
+    db.executemany("DELETE FROM blocks WHERE id >= ? AND id < ?", [row[2:] for row in rows])
+    db.execute(f"DELETE FROM documents WHERE {condition} ?", (generation,))  # noqa: S608

@@ -6,7 +6,8 @@
 
 Values are strings, numbers, true, false, null and lists. A field is a metadata name, dotted where objects nest, in
 backquotes where it has other characters; `document` (or `id`) is the document's id, and `metadata.id` a metadata field
-of that name. `"x" in field` looks in a list, or for a part of a string. A comparison is false where the field is missing or its type does not fit, so its `not` is true there.
+of that name. `"x" in field` looks in a list, or for a part of a string; `contains` ignores case. A comparison is false
+where the field is missing or its type does not fit, so its `not` is true there.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def _equal(left: Any, right: Any) -> bool:
 def _ordered(compare: Callable[[Any, Any], bool]) -> Test:
     def test(left: Any, right: Any) -> bool:
         return (
-            isinstance(left, str) and isinstance(right, str) or _is_number(left) and _is_number(right)
+            (isinstance(left, str) and isinstance(right, str)) or (_is_number(left) and _is_number(right))
         ) and compare(left, right)
 
     return test
@@ -222,7 +223,7 @@ def parse(text: str) -> Filter:
 
 
 class _Parser:
-    """Recursive descent; `self.kind` and `self.token` are the next token, which begins at `self.at`."""
+    """Recursive descent; `self.kind` and `self.symbol` are the next symbol, which begins at `self.at`."""
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
@@ -242,25 +243,25 @@ class _Parser:
             problem = "this string does not end" if char in "\"'`" else f"unexpected {char!r}"
             raise _error(self.text, self.at, problem, hint)
         self.kind = found.lastgroup or "end"
-        self.token = found[self.kind]
+        self.symbol = found[self.kind]
         self.at = found.start(self.kind)
         self.next_at = found.end()
-        if self.kind == "name" and self.token in WORDS:
+        if self.kind == "name" and self.symbol in WORDS:
             self.kind = "word"
 
     def fail(self, expected: str) -> NoReturn:
-        what = "the filter ends" if self.kind == "end" else f"found {self.token!r}"
+        what = "the filter ends" if self.kind == "end" else f"found {self.symbol!r}"
         raise _error(self.text, self.at, f"expected {expected}, but {what}", None)
 
     def took(self, *tokens: str) -> bool:
-        if self.kind in ("word", "sign") and self.token in tokens:
+        if self.kind in ("word", "sign") and self.symbol in tokens:
             self.advance()
             return True
         return False
 
-    def expect(self, token: str) -> None:
-        if not self.took(token):
-            self.fail(repr(token))
+    def expect(self, symbol: str) -> None:
+        if not self.took(symbol):
+            self.fail(repr(symbol))
 
     def whole(self) -> Condition:
         condition = self.condition(self.either())
@@ -275,7 +276,7 @@ class _Parser:
 
     def either(self) -> Condition | Value:
         first = self.both()
-        if not (self.kind == "word" and self.token == "or"):
+        if not (self.kind == "word" and self.symbol == "or"):
             return first
         parts = [self.condition(first)]
         while self.took("or"):
@@ -284,7 +285,7 @@ class _Parser:
 
     def both(self) -> Condition | Value:
         first = self.negation()
-        if not (self.kind == "word" and self.token == "and"):
+        if not (self.kind == "word" and self.symbol == "and"):
             return first
         parts = [self.condition(first)]
         while self.took("and"):
@@ -315,27 +316,27 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Both(tuple(parts))
 
     def test(self) -> Test | None:
-        if self.kind == "word" and self.token == "not":
+        if self.kind == "word" and self.symbol == "not":
             self.advance()
             self.expect("in")
             return COMPARISONS["not in"]
-        token = self.token
-        return COMPARISONS[token] if token in COMPARISONS and self.took(token) else None
+        symbol = self.symbol
+        return COMPARISONS[symbol] if symbol in COMPARISONS and self.took(symbol) else None
 
     def operand(self) -> Condition | Value:
-        kind, token, at = self.kind, self.token, self.at
+        kind, symbol, at = self.kind, self.symbol, self.at
         if self.took("("):
             inner = self.either()
             self.expect(")")
             return inner
-        if kind in ("number", "string", "sign") or token in CONSTANTS and kind == "name":
+        if kind in ("number", "string", "sign") or (symbol in CONSTANTS and kind == "name"):
             return Value(self.literal())
         if kind not in ("name", "quoted"):
             self.fail("a field or a value")
         self.advance()
         if kind == "name" and self.took("("):
-            return self.call(token, at)
-        return Field(token, at)
+            return self.call(symbol, at)
+        return Field(symbol, at)
 
     def call(self, name: str, at: int) -> Condition:
         if name not in FUNCTIONS and name != "exists":
@@ -355,21 +356,21 @@ class _Parser:
         return Compare(FUNCTIONS[name], field, argument)
 
     def literal(self) -> Any:
-        kind, token = self.kind, self.token
+        kind, symbol = self.kind, self.symbol
         if self.took("["):
             return self.items()
         if kind == "number":
-            if len(token) > MAX_DIGITS:
+            if len(symbol) > MAX_DIGITS:
                 raise _error(self.text, self.at, f"a number of more than {MAX_DIGITS} digits", None)
             self.advance()
-            return int(token) if re.fullmatch(r"-?\d+", token) else float(token)
+            return int(symbol) if re.fullmatch(r"-?\d+", symbol) else float(symbol)
         if kind == "string":
             self.advance()
-            return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token[1:-1], flags=re.DOTALL)
-        if kind == "name" and token in CONSTANTS:
-            self.advance()
-            return CONSTANTS[token]
-        self.fail("a value")
+            return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), symbol[1:-1], flags=re.DOTALL)
+        if kind != "name" or symbol not in CONSTANTS:
+            self.fail("a value")
+        self.advance()
+        return CONSTANTS[symbol]
 
     def items(self) -> _Literals:
         items: list[Any] = []

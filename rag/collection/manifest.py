@@ -78,6 +78,11 @@ class Manifest(_Record):
     def files(self) -> list[FileRecord]:
         return [file for segment in self.segments for file in segment.files]
 
+    @property
+    def deleted(self) -> int:
+        """Deleted chunks that are still in the segments."""
+        return sum(segment.deleted for segment in self.segments)
+
     def dump(self) -> str:
         """The file's text, its own checksum included."""
         content = self.model_dump(mode="json")
