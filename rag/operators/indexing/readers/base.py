@@ -87,30 +87,40 @@ def document_id(path: Path, root: Path) -> str:
     return readable.replace("%", "%25").replace("#", "%23")
 
 
-def read(path: Path, root: Path, settings: ReaderSettings | None = None) -> Iterator[Document | ReadFailure]:
+def read(
+    path: Path, root: Path, settings: ReaderSettings | None = None, id: str | None = None
+) -> Iterator[Document | ReadFailure]:
     """The documents of one file, and what could not be read of it; never raises for what the file is or holds.
 
-    Documents of a file with many are called "path#record". A name with no registered suffix is read as plain text.
+    `id` (default: the path relative to `root`) is the document's; of a file with many they are called "id#record".
+    A name without a registered suffix is read as plain text.
     """
     from rag.operators.indexing.readers.plain import read_text
 
     settings = settings or ReaderSettings()
-    name = document_id(path, root)
+    id = document_id(path, root) if id is None else id
+    seen: set[str] = set()
     try:
-        for item in (reader_for(path) or read_text)(path, name, settings):
-            yield _storable(item) if isinstance(item, Document) else item
+        for item in (reader_for(path) or read_text)(path, id, settings):
+            if isinstance(item, ReadFailure):
+                yield item
+            elif item.id in seen or item.id.partition("#")[0] != id:
+                yield ReadFailure(id, f"its reader gives the document id {item.id!r} twice or out of place", True)
+            else:
+                seen.add(item.id)
+                yield _storable(item)
     except MissingExtraError as error:
-        yield ReadFailure(name, f"{error.message}: {error.hint}")
+        yield ReadFailure(id, f"{error.message}: {error.hint}")
     except InputError as error:
-        yield ReadFailure(name, error.message)
+        yield ReadFailure(id, error.message)
     except OSError as error:
-        yield ReadFailure(name, (error.strerror or str(error)).lower())
+        yield ReadFailure(id, (error.strerror or str(error)).lower())
     except RecursionError:
-        yield ReadFailure(name, "damaged: nested too deeply")
+        yield ReadFailure(id, "damaged: nested too deeply")
     except MemoryError:
-        yield ReadFailure(name, "too large for the memory of this machine")
+        yield ReadFailure(id, "too large for the memory of this machine")
     except Exception as error:  # noqa: BLE001  parsers raise anything at all on a damaged file, and the rest must go on
-        yield ReadFailure(name, f"damaged: {type(error).__name__}: {error}"[:300])
+        yield ReadFailure(id, f"damaged: {type(error).__name__}: {error}"[:300])
 
 
 def _storable(document: Document) -> Document:
