@@ -3,6 +3,9 @@
 
 namespace nb = nanobind;
 
+void bind_postings(nb::module_& m);
+
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of modular-rag.";
+    bind_postings(m);
 }
