@@ -137,9 +137,6 @@ class Writer:
             )
         if matrix.shape != (total, dim) and (total or matrix.size):
             raise InputError(f"vectors have shape {matrix.shape}, expected ({total}, {dim}): one for each chunk")
-        if not np.isfinite(matrix).all():
-            row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-            raise InputError(f"the vector of chunk {row} holds NaN or infinity")
         ids = [document.id for document in documents]
         if len(set(ids)) != len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
@@ -153,17 +150,15 @@ class Writer:
         rows = _Rows(self.generation + 1, key, block, self._next_chunk)
         for number, (document, own) in enumerate(zip(documents, chunks, strict=True)):
             rows.append(document, own, sources[number] if sources is not None else _fingerprint(document))
+        added = np.arange(self._next_chunk, rows.chunk, dtype=np.int64)
+        if total:
+            self._new_vectors.add(added, matrix)  # refuses what cannot be indexed
         with self._changing() as db:
             self._remove(db, ids)
             rows.insert(db)
-
-        added = np.arange(self._next_chunk, rows.chunk, dtype=np.int64)
         self._next_chunk = rows.chunk
         self._grown += (len(documents), total)
-        if total:
-            self._new_ids.append(added)
-            self._new_vectors.append(matrix)
-            self._new_texts.extend(piece.text for own in chunks for piece in own)
+        self._new_texts.update(zip(added.tolist(), (piece.text for own in chunks for piece in own), strict=True))
         return added
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -193,7 +188,13 @@ class Writer:
     def _remove(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
         rows = db.execute(LIVE, (json.dumps(list(ids)),)).fetchall()
         for _, born, first, count in rows:
-            (self._dropped if born > self.generation else self._dead).append(np.arange(first, first + count))
+            own = np.arange(first, first + count)
+            if born > self.generation:
+                self._new_vectors.delete(own)
+                for chunk in own.tolist():
+                    del self._new_texts[chunk]
+            else:
+                self._dead.append(own)
             self._grown -= (1, count)
         db.executemany("UPDATE documents SET died = ? WHERE key = ?", [(self.generation + 1, row[0]) for row in rows])
         return len(rows)
@@ -229,13 +230,12 @@ class Writer:
 
     def _forget(self) -> None:
         """There is nothing to commit."""
-        self.settings = json.loads(json.dumps(dict(self._base.manifest.settings)))
-        self._next_chunk = self._base.manifest.next_chunk
-        self._new_ids: list[NDArray[np.int64]] = []
-        self._new_vectors: list[NDArray[np.float32]] = []
-        self._new_texts: list[str] = []
+        manifest = self._base.manifest
+        self.settings = json.loads(json.dumps(dict(manifest.settings)))
+        self._next_chunk = manifest.next_chunk
+        self._new_vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
+        self._new_texts: dict[int, str] = {}
         self._grown = np.zeros(2, np.int64)  # documents, chunks
-        self._dropped: list[NDArray[np.int64]] = []
         self._dead: list[NDArray[np.int64]] = []
 
     # Commits
@@ -329,17 +329,10 @@ class Writer:
         return records
 
     def _new_part(self) -> Part | None:
-        if not self._new_ids:
+        if not self._new_texts:
             return None
-        ids = np.concatenate(self._new_ids)
-        kept = np.flatnonzero(~np.isin(ids, np.concatenate([NONE, *self._dropped])))
-        if not len(kept):
-            return None
-        manifest = self._base.manifest
-        vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
-        vectors.add(ids[kept], np.concatenate(self._new_vectors)[kept])
-        texts = [self._new_texts[row] for row in kept]
-        return Part(vectors, LexicalIndex.build(ids[kept], texts, language=manifest.language), NONE)
+        ids, texts = np.array(list(self._new_texts), np.int64), list(self._new_texts.values())
+        return Part(self._new_vectors, LexicalIndex.build(ids, texts, language=self._base.manifest.language), NONE)
 
 
 class _Rows:
