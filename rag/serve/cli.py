@@ -10,7 +10,6 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import rag
@@ -69,15 +68,12 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        result = app(arguments, prog_name="rag", standalone_mode=False)
-    except click.exceptions.Abort:
-        return 130
+        app(arguments, prog_name="rag")
+    except SystemExit as end:  # how the command line library ends, well or with a usage error
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except BrokenPipeError:
         # Whoever read our output (head, say) has enough; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,4 +85,4 @@ def run(arguments: list[str]) -> int:
         if error.hint:
             typer.echo(f"  {error.hint}", err=True)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-    return result if isinstance(result, int) else 0
+    return 0

@@ -29,8 +29,12 @@ class DedupeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exact: Literal["skip", "report", "keep"] = Field("skip", description="documents whose text is the same but for spaces")
-    near: Literal["skip", "report", "keep"] = Field("report", description="documents that share most of their word runs")
+    exact: Literal["skip", "report", "keep"] = Field(
+        "skip", description="documents whose text is the same but for spaces"
+    )
+    near: Literal["skip", "report", "keep"] = Field(
+        "report", description="documents that share most of their word runs"
+    )
     threshold: float = Field(0.8, gt=0, le=1, description="Jaccard similarity of word runs from which texts are near")
     shingle: int = Field(3, ge=1, le=20, description="words in a run")
 
@@ -82,9 +86,7 @@ class DuplicateFinder:
         if not len(shingles):
             return None
         signature = self._signature(shingles)
-        keys = [
-            (band, signature[band * self._rows : (band + 1) * self._rows].tobytes()) for band in range(self._bands)
-        ]
+        keys = [(band, signature[band * self._rows : (band + 1) * self._rows].tobytes()) for band in range(self._bands)]
         sketch = shingles[:_SKETCH]
         found = self._nearest(id, signature, sketch, keys)
         if found is None:

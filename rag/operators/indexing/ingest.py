@@ -310,7 +310,9 @@ class _Run:
     def _compare(self, document: Document) -> Duplicate | None:
         assert self._finder is not None
         # Rows and records may share a text and differ in all else.
-        about = json.dumps(dict(document.metadata), sort_keys=True) if document.metadata.get("format") == "record" else ""
+        about = (
+            json.dumps(dict(document.metadata), sort_keys=True) if document.metadata.get("format") == "record" else ""
+        )
         return self._finder.add(document.id, document.text, about) if document.text.strip() else None
 
     def _delete(self, ids: list[str]) -> None:

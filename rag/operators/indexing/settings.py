@@ -78,7 +78,9 @@ def _steps(flow: Any) -> tuple[Operator, ...]:
     known = {"document", "encoder"}
     for step in steps:
         if not isinstance(step, Operator):
-            raise ConfigError(f"chunker: {step!r} is no operator", hint="for example Recursive(size=200) >> SmallToBig()")
+            raise ConfigError(
+                f"chunker: {step!r} is no operator", hint="for example Recursive(size=200) >> SmallToBig()"
+            )
         signature = step.signature()
         reads = {read.channel for read in (*signature.reads, *signature.resources) if read.required}
         if not reads <= known or [write.channel for write in signature.writes] != ["chunks"]:

@@ -20,7 +20,18 @@ from rag.operators.base import Operator
 from rag.operators.indexing.chunkers.tokens import CountTokens, word_ends
 from rag.types import Chunk, Document
 
-__all__ = ["FORCED", "LINE", "PARAGRAPH", "SENTENCE", "SENTENCE_LINE", "WORD", "Chunker", "Pieces", "cut", "make_chunks"]
+__all__ = [
+    "FORCED",
+    "LINE",
+    "PARAGRAPH",
+    "SENTENCE",
+    "SENTENCE_LINE",
+    "WORD",
+    "Chunker",
+    "Pieces",
+    "cut",
+    "make_chunks",
+]
 
 WORD, LINE, SENTENCE, SENTENCE_LINE, PARAGRAPH, FORCED = range(6)
 """Levels of a break. No chunk reaches over a FORCED one."""
@@ -87,9 +98,7 @@ def make_chunks(
     return chunks
 
 
-def _pack(
-    tokens: NDArray[np.int64], levels: NDArray[np.int8], size: int, overlap: int
-) -> Iterator[tuple[int, int]]:
+def _pack(tokens: NDArray[np.int64], levels: NDArray[np.int8], size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Ranges (first, end) of pieces, one a chunk."""
     n = len(tokens)
     before = np.concatenate([[0], np.cumsum(tokens)])

@@ -39,7 +39,9 @@ class ReaderSettings(BaseModel):
     tables: Literal["auto", "rows", "file"] = Field(
         "auto", description="CSV: a document a row, a document a file, or rows only when a column holds prose"
     )
-    text_field: str | None = Field(None, description="CSV column or JSON field that holds the text; found by name if unset")
+    text_field: str | None = Field(
+        None, description="CSV column or JSON field that holds the text; found by name if unset"
+    )
     title_field: str | None = Field(None, description="CSV column or JSON field that holds the title")
     id_field: str | None = Field(None, description="CSV column or JSON field that identifies the record in its file")
     encoding: str | None = Field(None, description="character encoding of all text files; detected a file if unset")
