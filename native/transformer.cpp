@@ -14,7 +14,6 @@
 #include <cmath>
 #include <cstdint>
 #include <exception>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -74,14 +73,23 @@ namespace avx512 {
 
 #pragma GCC diagnostic pop
 
-const Kernels& best_kernels() {
+// The kernels this CPU can run, best first.
+std::vector<std::pair<std::string, const Kernels*>> usable_kernels() {
+    std::vector<std::pair<std::string, const Kernels*>> usable;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        return avx512::KERNELS;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::KERNELS;
+        usable.emplace_back("avx512", &avx512::KERNELS);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) usable.emplace_back("avx2", &avx2::KERNELS);
 #endif
-    return base::KERNELS;
+    usable.emplace_back("base", &base::KERNELS);
+    return usable;
+}
+
+const Kernels& kernels_named(const std::string& isa) {
+    for (const auto& [name, kernels] : usable_kernels())
+        if (isa.empty() || isa == name) return *kernels;
+    throw std::invalid_argument("this CPU has no kernels called " + isa);
 }
 
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -134,8 +142,9 @@ struct Layer {
 
 class TransformerEncoder {
 public:
-    TransformerEncoder(Matrix words, Matrix positions, Vector gain, Vector shift, long heads, float eps)
-        : kernels_(best_kernels()),
+    TransformerEncoder(Matrix words, Matrix positions, Vector gain, Vector shift, long heads, float eps,
+                       const std::string& isa)
+        : kernels_(kernels_named(isa)),
           words_(std::move(words)),
           positions_(std::move(positions)),
           norm_(gain, shift),
@@ -313,9 +322,14 @@ private:
 
 void bind_transformer(nb::module_& m) {
     nb::class_<TransformerEncoder>(m, "TransformerEncoder")
-        .def(nb::init<Matrix, Matrix, Vector, Vector, long, float>(), nb::arg("words"), nb::arg("positions"),
-             nb::arg("gain"), nb::arg("shift"), nb::arg("heads"), nb::arg("eps"))
+        .def(nb::init<Matrix, Matrix, Vector, Vector, long, float, const std::string&>(), nb::arg("words"), nb::arg("positions"),
+             nb::arg("gain"), nb::arg("shift"), nb::arg("heads"), nb::arg("eps"), nb::arg("isa") = "")
         .def("add_layer", &TransformerEncoder::add_layer)
         .def("encode", &TransformerEncoder::encode, nb::arg("ids"), nb::arg("offsets"), nb::arg("pooling"),
-             nb::arg("threads"));
+             nb::arg("threads"))
+        .def_static("isas", [] {
+            std::vector<std::string> names;
+            for (const auto& [name, kernels] : usable_kernels()) names.push_back(name);
+            return names;
+        });
 }

@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 # transformer.cpp
 class TransformerEncoder:
-    """A BERT-family text encoder. Weights are float32 and stored as PyTorch does: [out, in]."""
+    """A BERT-family text encoder. Weights are float32 and stored as PyTorch does: [out, in].
+
+    `isa` chooses kernels out of `isas()`; empty means the best. Wrong shapes, ids and offsets raise ValueError.
+    """
+
+    @staticmethod
+    def isas() -> list[str]:
+        """The instruction sets this CPU has kernels for, best first."""
 
     def __init__(
         self,
@@ -17,6 +24,7 @@ class TransformerEncoder:
         shift: NDArray[np.float32],
         heads: int,
         eps: float,
+        isa: str = "",
     ) -> None:
         """`words` [vocabulary, width], `positions` [tokens, width] with the token type's row added, layer norm [width]."""
 

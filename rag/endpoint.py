@@ -60,9 +60,9 @@ def endpoint_errors(name: str) -> Iterator[None]:
         raise ModelError(
             f"{name}: status {error.status_code}: {_without_key(str(error))}", hint=_hint(error.status_code)
         ) from None
-    except (openai.OpenAIError, ValueError, AttributeError, TypeError, LookupError) as error:
+    except Exception as error:  # noqa: BLE001  a body that is no JSON or has other fields, a stream that breaks off
         raise ModelError(
-            f"{name}: the endpoint's answer makes no sense: {_without_key(str(error))}",
+            f"{name}: the endpoint's answer makes no sense: {_without_key(str(error)) or type(error).__name__}",
             hint="is it an OpenAI-compatible endpoint, and does its URL end as it should (often in /v1)?",
         ) from None
 
