@@ -53,7 +53,7 @@ class DuplicateFinder:
     """Takes documents one by one and tells of each whether an earlier one is the same, or nearly.
 
     Near: MinHash over `shingle`-word runs (Broder 1997), 128 permutations, banded so that a pair at the threshold is
-    missed with a probability of at most 0.001 (Leskovec et al., Mining of Massive Datasets, section 3.4), then verified:
+    missed with a probability of at most 0.001 (Leskovec et al., Mining of Massive Datasets, section 3.4), and verified:
     exactly up to 4,096 distinct runs a document, above that on the 4,096 with the smallest hashes (an error of about
     0.01). A document is compared with those before it that were no duplicates themselves; the most similar one is told.
     At most 256 documents share a bucket, which bounds the work on masses of half-similar texts. Equal for equal input.

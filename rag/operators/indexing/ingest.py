@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from rag.errors import NotFoundError
 from rag.operators.indexing.attach_metadata import embedding_text
 from rag.operators.indexing.duplicates import Duplicate, DuplicateFinder
 from rag.operators.indexing.readers import ReadFailure, read
+from rag.operators.indexing.report import IndexProgress, IndexReport
 from rag.operators.indexing.roots import Roots
 from rag.operators.indexing.settings import IndexSettings, chunk
 from rag.operators.indexing.walk import SourceFile, Unreadable, walk
@@ -29,46 +28,6 @@ __all__ = ["IndexProgress", "IndexReport", "index_paths"]
 _INCOMPLETE = -1
 """The file time noted with the documents of a file of which more are to come. The last one gets the true time, so that
 a run that was cut off in the middle of a file is known to have been."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexProgress:
-    """How far a run has come; `current` is the file being read, or empty while its chunks are encoded."""
-
-    files: int
-    total_files: int
-    documents: int
-    chunks: int
-    current: str
-
-
-@dataclass(slots=True)
-class IndexReport:
-    """What a run did. Counts are of documents except where their names say otherwise."""
-
-    files: int = 0
-    """files found below the paths"""
-    files_unchanged: int = 0
-    """files not read, since size and time are as before"""
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    empty: int = 0
-    """added or changed ones without any text"""
-    chunks: int = 0
-    """chunks encoded"""
-    cut: int = 0
-    """chunks of which the encoder reads only the beginning, since they are longer than its `max_tokens`"""
-    failures: list[ReadFailure] = field(default_factory=list)
-    duplicates: list[Duplicate] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    """files without text, by suffix"""
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0.0))
-    """by stage: walk, read, dedupe, chunk, encode, write"""
-
-
-_STAGES = ("walk", "read", "dedupe", "chunk", "encode", "write")
 
 
 def index_paths(
@@ -87,9 +46,9 @@ def index_paths(
     No failure of a file stops the run: it is told in the report, in every run until it is mended.
 
     `settings` default to those of the last run, kept in the collection; other settings make all files be read again.
-    `batch` is how many chunks go to the encoder at once at least, `commit_every` after how many chunks a commit is made: an
-    interrupted run loses what came after its last commit, and the next one goes on from there. Reading and chunking are
-    not done beside the encoding, since they take a few percent of its time.
+    `batch` is how many chunks at least go to the encoder at once, `commit_every` after how many a commit is made: an
+    interrupted run loses what came after its last commit, and the next one goes on from there. Reading and chunking
+    are not done beside the encoding, since they take a few percent of its time.
 
     Raises NotFoundError for a path that does not exist, LockedError when another process writes, and what the encoder
     raises; the collection then holds the last commit.
@@ -187,7 +146,7 @@ class _Run:
 
     def _is_unchanged(self, name: str, file: SourceFile) -> bool:
         """Whether a complete reading of the file as it is, under the same settings, is stored."""
-        prints = [self._stored[id] for id in self._files.get(name, ())]
+        prints = [self._stored[document] for document in self._files.get(name, ())]
         times = {p.mtime_ns for p in prints}
         return (
             file.mtime_ns in times
@@ -213,7 +172,7 @@ class _Run:
                 self._take(held, Fingerprint(self._digest(held), _INCOMPLETE, file.size))
             held = item
         if not failed:
-            self._delete([id for id in self._files.get(name, ()) if id not in seen])
+            self._delete([document for document in self._files.get(name, ()) if document not in seen])
         if held is not None:
             time_ns = _INCOMPLETE if failed else file.mtime_ns
             self._take(held, Fingerprint(self._digest(held), time_ns, file.size))
@@ -296,9 +255,9 @@ class _Run:
         with self._timed("dedupe"):
             if self._finder is None:
                 self._finder = DuplicateFinder(policy)
-                for id in self._stored:
-                    if id in self._settled:
-                        self._compare(self._collection.document(id))
+                for earlier in self._stored:
+                    if earlier in self._settled:
+                        self._compare(self._collection.document(earlier))
             found = self._compare(document)
         if found is None:
             return False
@@ -355,7 +314,7 @@ def _existing(paths: Iterable[str | Path]) -> list[Path]:
 def _by_file(stored: Mapping[str, Fingerprint]) -> dict[str, list[str]]:
     """Document ids by the id of their file; documents that were not read from files have a time of 0 and stay out."""
     files: dict[str, list[str]] = {}
-    for id, print_ in stored.items():
-        if print_.mtime_ns != 0:
-            files.setdefault(id.partition("#")[0], []).append(id)
+    for document, source in stored.items():
+        if source.mtime_ns != 0:
+            files.setdefault(document.partition("#")[0], []).append(document)
     return files

@@ -72,11 +72,11 @@ def chunk(chunker: Flow, document: Document, encoder: Encoder | None = None) -> 
     return chunks
 
 
-def _steps(flow: Any) -> tuple[Operator, ...]:
+def _steps(flow: Any) -> list[Operator]:
     """The operators of a chunker; ConfigError when they are not made to take a document and give its chunks."""
-    steps = flow.steps if isinstance(flow, Sequence) else (flow,)
+    steps: list[Operator] = []
     known = {"document", "encoder"}
-    for step in steps:
+    for step in flow.steps if isinstance(flow, Sequence) else (flow,):
         if not isinstance(step, Operator):
             raise ConfigError(
                 f"chunker: {step!r} is no operator", hint="for example Recursive(size=200) >> SmallToBig()"
@@ -90,4 +90,5 @@ def _steps(flow: Any) -> tuple[Operator, ...]:
                 "`encoder` and the `chunks` before it",
             )
         known.add("chunks")
+        steps.append(step)
     return steps

@@ -16,19 +16,31 @@ from rag.operators.indexing.readers import reader_for
 
 __all__ = ["Skipped", "SourceFile", "Unreadable", "WalkSettings", "walk"]
 
-_SKIPPED_FOLDERS = frozenset("__pycache__ node_modules bower_components CVS _darcs .git .hg .svn".split())
-_NO_TEXT = frozenset(
-    "7z a aac ai avi avif bin bmp bz2 class dat db deb dll dmg dylib eot exe faiss flac gguf gif gz h5 heic ico iso jar jpeg "
-    "jpg ko lib lz4 m4a m4v mkv mo mov mp3 mp4 npy npz o obj ogg onnx otf parquet pb pickle pkl png psd pt pth pyc pyd pyo rar "
-    "rpm safetensors so sqlite svg swf tar tgz tif tiff ttf wasm wav webm webp whl woff woff2 xz zip zst".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SKIPPED_FOLDERS = _words(
+    """
+    __pycache__ node_modules bower_components CVS _darcs .git .hg .svn
+    """
+)
+_NO_TEXT = _words(
+    """
+    7z a aac ai avi avif bin bmp bz2 class dat db deb dll dmg dylib eot exe faiss flac gguf gif gz h5 heic ico iso
+    jar jpeg jpg ko lib lz4 m4a m4v mkv mo mov mp3 mp4 npy npz o obj ogg onnx otf parquet pb pickle pkl png psd pt
+    pth pyc pyd pyo rar rpm safetensors so sqlite svg swf tar tgz tif tiff ttf wasm wav webm webp whl woff woff2 xz
+    zip zst
+    """
 )
 
 
 class WalkSettings(BaseModel):
     """Which files below a folder are taken.
 
-    Patterns are as in .gitignore: "*.md" and "drafts" fit a name at any depth, "docs/*.md" and "/drafts" a path from the
-    folder on, "**" any number of folders, "drafts/" a folder only.
+    Patterns are as in .gitignore: "*.md" and "drafts" fit a name at any depth, "docs/*.md" and "/drafts" a path from
+    the folder on, "**" any number of folders, "drafts/" a folder only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -83,7 +83,7 @@ def cut(text: str, start: int, breaks: Iterable[tuple[int, int]], size: int, cou
 def make_chunks(
     document: Document, pieces: Pieces, size: int, overlap: int, metadata: Callable[[int], dict[str, Any]] | None = None
 ) -> list[Chunk]:
-    """The chunks of a document; `metadata` gives that of a chunk by the number of the section (between FORCED breaks)."""
+    """The chunks of a document; `metadata` gives theirs by the number of the section (between FORCED breaks)."""
     chunks = []
     text = document.text
     first = 0

@@ -15,7 +15,7 @@ __all__ = ["Semantic"]
 
 
 class Semantic(Chunker, name="indexing.semantic"):
-    """Cut where the meaning of neighbouring sentences differs most, and sections longer than `size` as `Sentences` does.
+    """Cut where the meaning of neighbouring sentences differs most, and what is longer than `size` like `Sentences`.
 
     Each sentence is encoded together with `window` sentences on either side; a break is set between two sentences when
     the cosine similarity of the text before it and the text behind it is among the lowest `percentile` percent of the

@@ -90,39 +90,39 @@ def document_id(path: Path, root: Path) -> str:
 
 
 def read(
-    path: Path, root: Path, settings: ReaderSettings | None = None, id: str | None = None
+    path: Path, root: Path, settings: ReaderSettings | None = None, name: str | None = None
 ) -> Iterator[Document | ReadFailure]:
     """The documents of one file, and what could not be read of it; never raises for what the file is or holds.
 
-    `id` (default: the path relative to `root`) is the document's; of a file with many they are called "id#record".
+    `name` (default: the path relative to `root`) is the id of the document; of a file with many they are "name#record".
     A name without a registered suffix is read as plain text.
     """
     from rag.operators.indexing.readers.plain import read_text
 
     settings = settings or ReaderSettings()
-    id = document_id(path, root) if id is None else id
+    name = document_id(path, root) if name is None else name
     seen: set[str] = set()
     try:
-        for item in (reader_for(path) or read_text)(path, id, settings):
+        for item in (reader_for(path) or read_text)(path, name, settings):
             if isinstance(item, ReadFailure):
                 yield item
-            elif item.id in seen or item.id.partition("#")[0] != id:
-                yield ReadFailure(id, f"its reader gives the document id {item.id!r} twice or out of place", True)
+            elif item.id in seen or item.id.partition("#")[0] != name:
+                yield ReadFailure(name, f"its reader gives the document id {item.id!r} twice or out of place", True)
             else:
                 seen.add(item.id)
                 yield _storable(item)
     except MissingExtraError as error:
-        yield ReadFailure(id, f"{error.message}: {error.hint}")
+        yield ReadFailure(name, f"{error.message}: {error.hint}")
     except InputError as error:
-        yield ReadFailure(id, error.message)
+        yield ReadFailure(name, error.message)
     except OSError as error:
-        yield ReadFailure(id, (error.strerror or str(error)).lower())
+        yield ReadFailure(name, (error.strerror or str(error)).lower())
     except RecursionError:
-        yield ReadFailure(id, "damaged: nested too deeply")
+        yield ReadFailure(name, "damaged: nested too deeply")
     except MemoryError:
-        yield ReadFailure(id, "too large for the memory of this machine")
+        yield ReadFailure(name, "too large for the memory of this machine")
     except Exception as error:  # noqa: BLE001  parsers raise anything at all on a damaged file, and the rest must go on
-        yield ReadFailure(id, f"damaged: {type(error).__name__}: {error}"[:300])
+        yield ReadFailure(name, f"damaged: {type(error).__name__}: {error}"[:300])
 
 
 def _storable(document: Document) -> Document:
