@@ -66,10 +66,11 @@ def index(
             raise NotFoundError(f"there is no file or folder {str(path)!r}")
     if Collection.exists(kb):
         collection = Collection.open(kb)
-        if encoder is not None and encoder != collection.info().encoder:
+        made_with = collection.info().encoder
+        if encoder is not None and encoder != made_with:
             collection.close()
             raise ConfigError(
-                f"{kb} was made with encoder {collection.info().encoder!r}, not {encoder!r}",
+                f"{kb} was made with encoder {made_with!r}, not {encoder!r}",
                 hint="a collection keeps one encoder: name a new folder, or leave --encoder out",
             )
     else:
@@ -100,10 +101,11 @@ def _settings(
     from rag.operators.indexing.settings import IndexSettings
     from rag.operators.registry import lookup
 
-    if chunker is size is overlap is None and not (small_to_big or include or exclude):
+    other_chunks = small_to_big or any(value is not None for value in (chunker, size, overlap))
+    if not (other_chunks or include or exclude):
         return None
     values = dict(collection.settings.get("indexing", {}))
-    if not (chunker is size is overlap is None and not small_to_big):
+    if other_chunks:
         sizes = {key: value for key, value in (("size", size), ("overlap", overlap)) if value is not None}
         flow = lookup(f"indexing.{chunker.value if chunker else 'auto'}")(**sizes) >> AttachMetadata()
         values["chunker"] = flow >> SmallToBig() if small_to_big else flow
