@@ -72,7 +72,7 @@ def side_by_side(tasks: list[Callable[[], None]]) -> None:
                 task()
             else:
                 future.result()
-        except BaseException as error:  # noqa: BLE001, PERF203  raised below, when no branch runs any more
+        except BaseException as error:  # noqa: BLE001  raised below, when no branch runs any more
             errors.append(error)
     if errors:
         raise errors[0]

@@ -17,6 +17,8 @@ from rag.pipelines.node import Resolve
 __all__ = ["resolver"]
 
 _FLAGS = {Collection: "collection", Encoder: "encoder", ChatModel: "llm"}
+_METHOD = {Collection: "search_dense", Encoder: "encode_queries", ChatModel: "chat"}
+"""By which method a resource is known: asking for all members of a protocol would load what is loaded lazily."""
 _HOW = {
     Collection: 'name a folder made by `rag index`: Pipeline(..., collection="kb"), or `collection: kb` in YAML',
     Encoder: 'name one: Pipeline(..., encoder="all-MiniLM-L6-v2"), or give it a collection, whose encoder it uses',
@@ -44,7 +46,7 @@ def resolver(given: Mapping[str, Any]) -> Resolve:
                     value = load_model(value)
             opened[name] = value
         value = opened[name]
-        if not isinstance(value, kind):
+        if not callable(getattr(value, _METHOD.get(kind, "__class__"), None)):
             raise FlowError(
                 f"resource {name!r} is {show_type(type(value))}, not a {show_type(kind)}", hint=_HOW.get(kind)
             )

@@ -45,7 +45,7 @@ def page_of(metadata: Mapping[str, Any], offset: int) -> int | None:
 
 
 def embedding_text(document: Document, chunk: Chunk, *, title: bool = True) -> str:
-    """What an encoder reads for a chunk: title and headings, one a line, unless the chunk begins with them, then its text.
+    """What an encoder reads for a chunk: title and headings that it does not begin with, one a line, then its text.
 
     The stored text of the chunk stays exact. With `title` False it is the chunk's text alone.
     """

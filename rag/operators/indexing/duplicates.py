@@ -29,8 +29,12 @@ class DedupeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exact: Literal["skip", "report", "keep"] = Field("skip", description="documents whose text is the same but for spaces")
-    near: Literal["skip", "report", "keep"] = Field("report", description="documents that share most of their word runs")
+    exact: Literal["skip", "report", "keep"] = Field(
+        "skip", description="documents whose text is the same but for spaces"
+    )
+    near: Literal["skip", "report", "keep"] = Field(
+        "report", description="documents that share most of their word runs"
+    )
     threshold: float = Field(0.8, gt=0, le=1, description="Jaccard similarity of word runs from which texts are near")
     shingle: int = Field(3, ge=1, le=20, description="words in a run")
 
@@ -49,7 +53,7 @@ class DuplicateFinder:
     """Takes documents one by one and tells of each whether an earlier one is the same, or nearly.
 
     Near: MinHash over `shingle`-word runs (Broder 1997), 128 permutations, banded so that a pair at the threshold is
-    missed with a probability of at most 0.001 (Leskovec et al., Mining of Massive Datasets, section 3.4), then verified:
+    missed with a probability of at most 0.001 (Leskovec et al., Mining of Massive Datasets, section 3.4), and verified:
     exactly up to 4,096 distinct runs a document, above that on the 4,096 with the smallest hashes (an error of about
     0.01). A document is compared with those before it that were no duplicates themselves; the most similar one is told.
     At most 256 documents share a bucket, which bounds the work on masses of half-similar texts. Equal for equal input.
@@ -82,9 +86,7 @@ class DuplicateFinder:
         if not len(shingles):
             return None
         signature = self._signature(shingles)
-        keys = [
-            (band, signature[band * self._rows : (band + 1) * self._rows].tobytes()) for band in range(self._bands)
-        ]
+        keys = [(band, signature[band * self._rows : (band + 1) * self._rows].tobytes()) for band in range(self._bands)]
         sketch = shingles[:_SKETCH]
         found = self._nearest(id, signature, sketch, keys)
         if found is None:

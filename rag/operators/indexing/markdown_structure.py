@@ -92,7 +92,7 @@ def _lines(text: str, start: int) -> list[tuple[int, int]]:
 
 
 def _fenced(text: str, lines: list[tuple[int, int]], at: int, mark: str) -> int:
-    """How many lines the code fence that opens on line `at` takes; an unclosed one runs to the end, as in CommonMark."""
+    """How many lines the code fence opening on line `at` takes; an unclosed one runs to the end, as in CommonMark."""
     close = re.compile(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*\r?\n?$")
     for ahead in range(at + 1, len(lines)):
         if close.match(text, *lines[ahead]):

@@ -18,23 +18,37 @@ _TOKEN = re.compile(r"[^\s\"'“”‘’«»(){}\[\]—–/*_]*\Z")
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?\Z")
 _LIST_NUMBER = re.compile(r"(?:\d{1,3}|[a-zA-Z]|[ivxlcIVXLC]{1,6})\Z")
 
-_BEFORE_NAME = frozenset(
-    "mr mrs ms mx dr drs prof profs rev hon st ste mt ft gen col lt maj capt cpt cmdr sgt adm brig messrs mme mlle sr sra "
-    "srta fr hr pres gov sen rep supt insp vs v cf viz ca approx resp e.g i.e eg ie z.b d.h u.a bzw bspw vgl p.ex "
-    "op ed eds trans geb".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_BEFORE_NAME = _words(
+    """
+    mr mrs ms mx dr drs prof profs rev hon st ste mt ft gen col lt maj capt cpt cmdr sgt adm brig messrs mme mlle sr
+    sra srta fr hr pres gov sen rep supt insp vs v cf viz ca approx resp e.g i.e eg ie z.b d.h u.a bzw bspw vgl p.ex
+    op ed eds trans geb
+    """
 )
-_BEFORE_NUMBER = frozenset(
-    "no nos nr nrn num fig figs abb eq eqs sec secs sect ch chap chaps vol vols p pp art arts ref refs tab ex app par "
-    "para pt ver ser bd rn nn § abs".split()
+_BEFORE_NUMBER = _words(
+    """
+    no nos nr nrn num fig figs abb eq eqs sec secs sect ch chap chaps vol vols p pp art arts ref refs tab ex app par
+    para pt ver ser bd rn nn § abs
+    """
 )
-_MAY_END = frozenset(
-    "etc al inc ltd co corp bros dept univ assn jr sr esq ph.d phd a.m p.m am pm est min max avg jan feb mar apr jun jul "
-    "aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun rd ave blvd usw ff n.b".split()
+_MAY_END = _words(
+    """
+    etc al inc ltd co corp bros dept univ assn jr sr esq ph.d phd a.m p.m am pm est min max avg jan feb mar apr jun
+    jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun rd ave blvd usw ff n.b
+    """
 )
-_STARTERS = frozenset(
-    "The A An This That These Those It Its He She They We I You His Her Their Our My In On At As But And Or If When While "
-    "After Before For From With There Here However Although Though Since Because Both Some Many Most All No Not One To By "
-    "During Under What Who Which How Why Where Then Thus Today Each Every Such Other Another Also Despite Over".split()
+_STARTERS = _words(
+    """
+    The A An This That These Those It Its He She They We I You His Her Their Our My In On At As But And Or If When
+    While After Before For From With There Here However Although Though Since Because Both Some Many Most All No Not
+    One To By During Under What Who Which How Why Where Then Thus Today Each Every Such Other Another Also Despite
+    Over
+    """
 )
 
 

@@ -12,23 +12,35 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rag.operators.indexing.readers.base import ReadFailure, document_id, reader_for
+from rag.operators.indexing.readers import reader_for
 
-__all__ = ["Skipped", "SourceFile", "WalkSettings", "walk"]
+__all__ = ["Skipped", "SourceFile", "Unreadable", "WalkSettings", "walk"]
 
-_SKIPPED_FOLDERS = frozenset("__pycache__ node_modules bower_components CVS _darcs .git .hg .svn".split())
-_NO_TEXT = frozenset(
-    "7z a aac ai avi avif bin bmp bz2 class dat db deb dll dmg dylib eot exe faiss flac gguf gif gz h5 heic ico iso jar jpeg "
-    "jpg ko lib lz4 m4a m4v mkv mo mov mp3 mp4 npy npz o obj ogg onnx otf parquet pb pickle pkl png psd pt pth pyc pyd pyo rar "
-    "rpm safetensors so sqlite svg swf tar tgz tif tiff ttf wasm wav webm webp whl woff woff2 xz zip zst".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SKIPPED_FOLDERS = _words(
+    """
+    __pycache__ node_modules bower_components CVS _darcs .git .hg .svn
+    """
+)
+_NO_TEXT = _words(
+    """
+    7z a aac ai avi avif bin bmp bz2 class dat db deb dll dmg dylib eot exe faiss flac gguf gif gz h5 heic ico iso
+    jar jpeg jpg ko lib lz4 m4a m4v mkv mo mov mp3 mp4 npy npz o obj ogg onnx otf parquet pb pickle pkl png psd pt
+    pth pyc pyd pyo rar rpm safetensors so sqlite svg swf tar tgz tif tiff ttf wasm wav webm webp whl woff woff2 xz
+    zip zst
+    """
 )
 
 
 class WalkSettings(BaseModel):
     """Which files below a folder are taken.
 
-    Patterns are as in .gitignore: "*.md" and "drafts" fit a name at any depth, "docs/*.md" and "/drafts" a path from the
-    folder on, "**" any number of folders, "drafts/" a folder only.
+    Patterns are as in .gitignore: "*.md" and "drafts" fit a name at any depth, "docs/*.md" and "/drafts" a path from
+    the folder on, "**" any number of folders, "drafts/" a folder only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,13 +52,19 @@ class WalkSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read: where it is, the folder that its id is relative to, and what tells whether it changed."""
+    """A file to read, and what tells later whether it changed."""
 
     path: Path
-    root: Path
-    id: str
     size: int
     mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that cannot be read, or a folder that cannot be listed."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +76,16 @@ class Skipped:
 
 def walk(
     root: Path, settings: WalkSettings | None = None, leave_out: Sequence[Path] = ()
-) -> Iterator[SourceFile | ReadFailure | Skipped]:
+) -> Iterator[SourceFile | Unreadable | Skipped]:
     """The files below a folder, or the one file `root`, in the order of their names.
 
     Left out: hidden files, folders of version control, virtual environments and caches, the folders `leave_out`, and
     by suffix (told as `Skipped`) formats without text. Links to folders are not followed, links to files only where
-    they stay inside; one that leaves the folder or leads nowhere is a failure, as is a folder that cannot be listed.
+    they stay inside; one that leaves the folder or leads nowhere is `Unreadable`, as is a folder that cannot be listed.
     """
     settings = settings or WalkSettings()
     if not root.is_dir():
-        yield _file(root, root.parent)
+        yield _file(root)
         return
     real = root.resolve()
     outside = {path.resolve() for path in leave_out}
@@ -77,7 +95,7 @@ def walk(
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield ReadFailure(document_id(folder, root), (error.strerror or str(error)).lower())
+            yield Unreadable(folder, (error.strerror or str(error)).lower())
             continue
         deeper = []
         for entry in entries:
@@ -97,26 +115,25 @@ def walk(
             if entry.is_symlink():
                 problem = _bad_link(path, real)
                 if problem:
-                    yield ReadFailure(document_id(path, root), problem)
+                    yield Unreadable(path, problem)
                     continue
                 if path.is_dir():  # inside the folder, where it is walked under its own name
                     continue
             if reader_for(path) is None and path.suffix.lower()[1:] in _NO_TEXT:
                 yield Skipped(path.suffix.lower())
             else:
-                yield _file(path, root)
+                yield _file(path)
         folders += reversed(deeper)
 
 
-def _file(path: Path, root: Path) -> SourceFile | ReadFailure:
-    id = document_id(path, root)
+def _file(path: Path) -> SourceFile | Unreadable:
     try:
         status = path.stat()
     except OSError as error:
-        return ReadFailure(id, (error.strerror or str(error)).lower())
+        return Unreadable(path, (error.strerror or str(error)).lower())
     if not stat.S_ISREG(status.st_mode):
-        return ReadFailure(id, "not a regular file")
-    return SourceFile(path, root, id, status.st_size, status.st_mtime_ns)
+        return Unreadable(path, "not a regular file")
+    return SourceFile(path, status.st_size, status.st_mtime_ns)
 
 
 def _bad_link(path: Path, root: Path) -> str | None:

@@ -20,7 +20,18 @@ from rag.operators.base import Operator
 from rag.operators.indexing.chunkers.tokens import CountTokens, word_ends
 from rag.types import Chunk, Document
 
-__all__ = ["FORCED", "LINE", "PARAGRAPH", "SENTENCE", "SENTENCE_LINE", "WORD", "Chunker", "Pieces", "cut", "make_chunks"]
+__all__ = [
+    "FORCED",
+    "LINE",
+    "PARAGRAPH",
+    "SENTENCE",
+    "SENTENCE_LINE",
+    "WORD",
+    "Chunker",
+    "Pieces",
+    "cut",
+    "make_chunks",
+]
 
 WORD, LINE, SENTENCE, SENTENCE_LINE, PARAGRAPH, FORCED = range(6)
 """Levels of a break. No chunk reaches over a FORCED one."""
@@ -72,7 +83,7 @@ def cut(text: str, start: int, breaks: Iterable[tuple[int, int]], size: int, cou
 def make_chunks(
     document: Document, pieces: Pieces, size: int, overlap: int, metadata: Callable[[int], dict[str, Any]] | None = None
 ) -> list[Chunk]:
-    """The chunks of a document; `metadata` gives that of a chunk by the number of the section (between FORCED breaks)."""
+    """The chunks of a document; `metadata` gives theirs by the number of the section (between FORCED breaks)."""
     chunks = []
     text = document.text
     first = 0
@@ -87,9 +98,7 @@ def make_chunks(
     return chunks
 
 
-def _pack(
-    tokens: NDArray[np.int64], levels: NDArray[np.int8], size: int, overlap: int
-) -> Iterator[tuple[int, int]]:
+def _pack(tokens: NDArray[np.int64], levels: NDArray[np.int8], size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Ranges (first, end) of pieces, one a chunk."""
     n = len(tokens)
     before = np.concatenate([[0], np.cumsum(tokens)])

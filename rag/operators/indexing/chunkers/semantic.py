@@ -15,7 +15,7 @@ __all__ = ["Semantic"]
 
 
 class Semantic(Chunker, name="indexing.semantic"):
-    """Cut where the meaning of neighbouring sentences differs most, and sections longer than `size` as `Sentences` does.
+    """Cut where the meaning of neighbouring sentences differs most, and what is longer than `size` like `Sentences`.
 
     Each sentence is encoded together with `window` sentences on either side; a break is set between two sentences when
     the cosine similarity of the text before it and the text behind it is among the lowest `percentile` percent of the
@@ -41,6 +41,8 @@ class Semantic(Chunker, name="indexing.semantic"):
             right = vectors[np.minimum(gaps + 1 + reach, n - 1)]
             similarity = np.einsum("ij,ij->i", left, right)
             low = similarity < np.percentile(similarity, self.percentile)
-            breaks = [(at, FORCED if is_low else SENTENCE) for (at, _), is_low in zip(breaks, low.tolist(), strict=True)]
+            breaks = [
+                (at, FORCED if is_low else SENTENCE) for (at, _), is_low in zip(breaks, low.tolist(), strict=True)
+            ]
         pieces = cut(text, 0, breaks, self.size, token_counter(encoder))
         return make_chunks(document, pieces, self.size, self.overlap)

@@ -39,7 +39,9 @@ class ReaderSettings(BaseModel):
     tables: Literal["auto", "rows", "file"] = Field(
         "auto", description="CSV: a document a row, a document a file, or rows only when a column holds prose"
     )
-    text_field: str | None = Field(None, description="CSV column or JSON field that holds the text; found by name if unset")
+    text_field: str | None = Field(
+        None, description="CSV column or JSON field that holds the text; found by name if unset"
+    )
     title_field: str | None = Field(None, description="CSV column or JSON field that holds the title")
     id_field: str | None = Field(None, description="CSV column or JSON field that identifies the record in its file")
     encoding: str | None = Field(None, description="character encoding of all text files; detected a file if unset")
@@ -87,18 +89,28 @@ def document_id(path: Path, root: Path) -> str:
     return readable.replace("%", "%25").replace("#", "%23")
 
 
-def read(path: Path, root: Path, settings: ReaderSettings | None = None) -> Iterator[Document | ReadFailure]:
+def read(
+    path: Path, root: Path, settings: ReaderSettings | None = None, name: str | None = None
+) -> Iterator[Document | ReadFailure]:
     """The documents of one file, and what could not be read of it; never raises for what the file is or holds.
 
-    Documents of a file with many are called "path#record". A name with no registered suffix is read as plain text.
+    `name` (default: the path relative to `root`) is the id of the document; of a file with many they are "name#record".
+    A name without a registered suffix is read as plain text.
     """
     from rag.operators.indexing.readers.plain import read_text
 
     settings = settings or ReaderSettings()
-    name = document_id(path, root)
+    name = document_id(path, root) if name is None else name
+    seen: set[str] = set()
     try:
         for item in (reader_for(path) or read_text)(path, name, settings):
-            yield _storable(item) if isinstance(item, Document) else item
+            if isinstance(item, ReadFailure):
+                yield item
+            elif item.id in seen or item.id.partition("#")[0] != name:
+                yield ReadFailure(name, f"its reader gives the document id {item.id!r} twice or out of place", True)
+            else:
+                seen.add(item.id)
+                yield _storable(item)
     except MissingExtraError as error:
         yield ReadFailure(name, f"{error.message}: {error.hint}")
     except InputError as error:

@@ -92,9 +92,8 @@ def _by_statistics(data: bytes, first: int) -> tuple[str, str]:
         raise InputError("binary, not text")
     # A handful of accents is too little for statistics, and cp1252 is what most such files are.
     guess = from_bytes(around).best() if foreign >= 16 else None
-    for name in (guess.encoding if guess else "cp1252", "cp1252"):
-        try:
-            return data.decode(name), name
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1"), "latin-1"
+    name = guess.encoding if guess else "cp1252"
+    try:
+        return data.decode(name), name
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), "latin-1"

@@ -15,11 +15,27 @@ from rag.types import Document
 __all__ = ["html_to_markdown", "read_html"]
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
-_UNSEEN = frozenset("script style noscript template svg iframe object canvas select datalist".split())
-_AROUND = frozenset("nav footer".split())
-_BLOCKS = frozenset(
-    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure form header "
-    "hgroup hr html legend main menu nav ol p section summary table tbody tfoot thead ul footer caption".split()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_UNSEEN = _words(
+    """
+    script style noscript template svg iframe object canvas select datalist
+    """
+)
+_AROUND = _words(
+    """
+    nav footer
+    """
+)
+_BLOCKS = _words(
+    """
+    address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure form header
+    hgroup hr html legend main menu nav ol p section summary table tbody tfoot thead ul footer caption
+    """
 )
 _HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
 _META = {"author": "author", "description": "description", "keywords": "keywords", "date": "date"}
@@ -28,7 +44,7 @@ _SPACE = re.compile(r"[ \t\r\n\f]+")
 
 @reader(".html", ".htm", ".xhtml")
 def read_html(path: Path, id: str, settings: ReaderSettings) -> Iterator[Document]:
-    """One document: the visible text as Markdown; navigation and footers are left out, and all but <main> if there is one.
+    """One document: the visible text as Markdown, without navigation and footers; of a page with <main>, only that.
 
     Metadata: `title`, `language`, author, description, keywords, date where given, format "markdown".
     """
@@ -46,7 +62,7 @@ def read_html(path: Path, id: str, settings: ReaderSettings) -> Iterator[Documen
 
 
 def html_to_markdown(markup: str) -> tuple[str, dict[str, Any]]:
-    """The visible text of a page as Markdown, and the metadata of its head. Reads any markup, however broken or deep."""
+    """The visible text of a page as Markdown, and the metadata of its head. Any markup is read, broken or deep too."""
     parser = _Renderer(_AROUND)
     parser.feed(markup)
     parser.close()

@@ -98,10 +98,14 @@ def read_json(path: Path, id: str, settings: ReaderSettings) -> Iterator[Documen
         return
     ids, fields = RecordIds(id), Fields(settings)
     for number, item in enumerate(content, start=1):
-        try:
-            yield _document(ids, item, fields, number)
-        except InputError as error:
-            yield ReadFailure(id, f"record {number}: {error.message}", True)
+        yield _document_or_failure(ids, item, fields, number, id)
+
+
+def _document_or_failure(ids: RecordIds, item: Any, fields: Fields, number: int, id: str) -> Document | ReadFailure:
+    try:
+        return _document(ids, item, fields, number)
+    except InputError as error:
+        return ReadFailure(id, f"record {number}: {error.message}", True)
 
 
 def _document(ids: RecordIds, record: Any, fields: Fields, number: int) -> Document:

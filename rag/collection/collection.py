@@ -1,0 +1,415 @@
+"""A collection: documents, their chunks, vectors and postings, in one folder on disk."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rag.collection import database, locks, segments
+from rag.collection.files import sync
+from rag.collection.manifest import NAME as MANIFEST
+from rag.collection.manifest import EncoderRecord, Manifest
+from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
+from rag.collection.snapshot import Connections, Snapshot
+from rag.collection.writer import Fingerprint, Writer
+from rag.encoders.protocol import Encoder
+from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
+from rag.index.protocol import Matches, Metric
+from rag.types import Chunk, Document, Hits
+
+__all__ = ["Collection", "Info"]
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Info:
+    """The figures of one generation. `bytes` is by part: text, vectors, postings."""
+
+    path: Path
+    generation: int
+    created: datetime
+    updated: datetime
+    documents: int
+    chunks: int
+    deleted: int
+    segments: int
+    bytes: Mapping[str, int]
+    encoder: str
+    dim: int
+    metric: Metric
+    codec: str
+    language: str
+    settings: Mapping[str, Any]
+
+
+class Collection:
+    """Documents, chunks and their indexes at one generation; `refresh` moves on to the newest.
+
+    Any number of processes and threads may read, and one may write, at the same time. Reading methods are safe to
+    call from several threads. Use as a context manager, or call `close`.
+    """
+
+    def __init__(self, path: Path, snapshot: Snapshot, connections: Connections, encoder: Encoder | None) -> None:
+        self.path = path
+        self._snapshot: Snapshot | None = snapshot
+        self._connections = connections
+        self._encoder = encoder
+        self._changing = threading.Lock()
+
+    # Making and opening
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        encoder: str | Encoder = DEFAULT_ENCODER,
+        metric: Metric = "cosine",
+        codec: str = "float32",
+        language: str = "english",
+        settings: Mapping[str, Any] | None = None,
+    ) -> Collection:
+        """Make an empty collection in a new or empty folder, and open it.
+
+        `encoder` is a name for `rag.encoders.load` or an encoder; `metric` and `codec` are those of
+        `rag.index.ScanIndex`, `language` that of `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
+        Raises CollectionError when the folder holds a collection or other files, or cannot be written to.
+        """
+        folder = Path(path)
+        made_by = _load(encoder) if isinstance(encoder, str) else encoder
+        segments.check_settings(made_by.dim, metric, codec, language)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CollectionError(f"{folder} cannot be made a collection: {error.strerror}") from error
+        if cls.exists(folder):
+            raise CollectionError(f"{folder} already holds a collection", hint="open it with Collection.open")
+        # What a creation that was cut off leaves behind is taken over.
+        ours = {"lock", "readers", "segments", MANIFEST + ".new"}
+        others = [p.name for p in folder.iterdir() if p.name not in ours and not p.name.startswith(database.NAME)]
+        if others:
+            raise CollectionError(f"{folder} holds other files, such as {others[0]!r}", hint="name a new folder")
+        now = datetime.now(timezone.utc)
+        manifest = Manifest(
+            collection=uuid.uuid4().hex,
+            generation=0,
+            created=now,
+            updated=now,
+            encoder=EncoderRecord(
+                name=made_by.name,
+                fingerprint=made_by.fingerprint,
+                dim=made_by.dim,
+                max_tokens=made_by.max_tokens,
+            ),
+            metric=metric,
+            codec=codec,
+            language=language,
+            settings=json.loads(database.dump_metadata(settings or {}, "settings")),
+            documents=0,
+            chunks=0,
+            next_chunk=0,
+            next_file=0,
+            segments=(),
+        )
+        with locks.writing(folder, wait=0), database.explained(folder):
+            (folder / "segments").mkdir(exist_ok=True)
+            db = database.connect_writer(folder)
+            try:
+                if int(database.recall(db).get("generation", 0)) > 0:
+                    raise DamagedFileError(
+                        f"{folder} holds a collection whose {MANIFEST} is missing",
+                        hint="restore it: Collection.open(path, repair=True).rebuild()",
+                    )
+                database.remember(db, manifest)
+            finally:
+                db.close()
+            locks.announce(folder, 0)
+            manifest.write(folder)
+            sync(folder.absolute().parent)
+        return cls.open(folder, encoder=made_by)
+
+    @classmethod
+    def open(cls, path: str | Path, *, encoder: Encoder | None = None, repair: bool = False) -> Collection:
+        """Open the newest generation, checking its files.
+
+        `encoder` is used in place of loading the one that is named in the manifest. With `repair`, what is damaged is
+        no error yet, so that `verify` and `rebuild` can be called. Raises NotFoundError, DamagedFileError,
+        EncoderMismatchError, CollectionError (a newer format, no rights).
+        """
+        folder = Path(path)
+        connections = Connections(folder)
+        try:
+            snapshot = _newest(folder, connections, repair=repair)
+            collection = cls(folder, snapshot, connections, None)
+            if encoder is not None:
+                collection._accept(encoder)
+        except BaseException:
+            connections.close()
+            raise
+        return collection
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether the folder holds a collection (damaged or not)."""
+        return (Path(path) / MANIFEST).is_file()
+
+    def refresh(self) -> Collection:
+        """Move on to the newest generation, when there is one; returns itself."""
+        with self._changing:
+            current = self._open
+            if Manifest.read(self.path).generation != current.generation:
+                newest = _newest(self.path, self._connections, known=current.opened())
+                self._connections.drop()
+                self._snapshot = newest
+        return self
+
+    def close(self) -> None:
+        """Give back files and locks; the collection cannot be used afterwards."""
+        with self._changing:
+            self._snapshot = None
+            self._connections.close()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"generation {self._snapshot.generation}" if self._snapshot else "closed"
+        return f"Collection({str(self.path)!r}, {state})"
+
+    @property
+    def _open(self) -> Snapshot:
+        if self._snapshot is None:
+            raise CollectionError(f"the collection {self.path} was closed", hint="open it again")
+        return self._snapshot
+
+    # What it is
+
+    @property
+    def generation(self) -> int:
+        """The number of commits up to what is read here."""
+        return self._open.generation
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """JSON values kept with the collection, such as those of the chunker."""
+        return self._open.manifest.settings
+
+    @property
+    def dim(self) -> int:
+        """Numbers a vector."""
+        return self._open.manifest.encoder.dim
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of its vectors, loaded at first use. EncoderMismatchError when it is not what made them."""
+        if self._encoder is None:
+            return self._accept(_load(self._open.manifest.encoder.name))
+        return self._encoder
+
+    def _accept(self, encoder: Encoder) -> Encoder:
+        made_by = self._open.manifest.encoder
+        if (encoder.fingerprint, encoder.dim) != (made_by.fingerprint, made_by.dim):
+            raise EncoderMismatchError(
+                f"the vectors of {self.path} were made by {made_by.name!r} ({made_by.dim} numbers, fingerprint "
+                f"{made_by.fingerprint[:12]}), but the encoder is {encoder.name!r} ({encoder.dim} numbers, fingerprint "
+                f"{encoder.fingerprint[:12]})",
+                hint=f"use {made_by.name!r} in the version that made them, or index the sources again with "
+                f"{encoder.name!r} into a new folder",
+            )
+        self._encoder = encoder
+        return encoder
+
+    def info(self) -> Info:
+        """Its figures."""
+        manifest = self._open.manifest
+        size = {
+            "text": sum(p.stat().st_size for p in self.path.glob(database.NAME + "*")),
+            "vectors": sum(s.vectors.bytes for s in manifest.segments),
+            "postings": sum(s.postings.bytes for s in manifest.segments),
+        }
+        return Info(
+            path=self.path,
+            generation=manifest.generation,
+            created=manifest.created,
+            updated=manifest.updated,
+            documents=manifest.documents,
+            chunks=manifest.chunks,
+            deleted=manifest.deleted,
+            segments=len(manifest.segments),
+            bytes=size,
+            encoder=manifest.encoder.name,
+            dim=manifest.encoder.dim,
+            metric=manifest.metric,
+            codec=manifest.codec,
+            language=manifest.language,
+            settings=manifest.settings,
+        )
+
+    def __len__(self) -> int:
+        """Chunks."""
+        return self._open.manifest.chunks
+
+    # Documents and text
+
+    def documents(self) -> dict[str, Fingerprint]:
+        """Every document's id, in the order they were added, with what tells whether its source has changed."""
+        return {row.id: Fingerprint(row.digest, row.mtime_ns, row.size) for row in self._open.documents()}
+
+    def document(self, id: str) -> Document:
+        """A document with its whole text; NotFoundError."""
+        return self._open.document(id)
+
+    def chunks(self, ids: ArrayLike) -> list[Chunk]:
+        """The chunks with these ids (int64[n]), in this order; NotFoundError for one that is not there.
+
+        Their metadata is that of their document, overridden by their own.
+        """
+        return self._open.chunks(np.asarray(ids, np.int64))
+
+    def chunk_ids(self, document: str | None = None) -> NDArray[np.int64]:
+        """The ids (int64[n], sorted) of all chunks, or of a document's, which are in the order of its text."""
+        return self._open.chunk_ids(document)
+
+    def text(self, document: str, start: int = 0, end: int | None = None) -> str:
+        """Characters `start` to `end` of a document, without reading the rest of a long one."""
+        if end is None:
+            return self._open.document(document).text[start:]
+        return self._open.texts([(document, start, end)])[0]
+
+    def texts(self, spans: Sequence[tuple[str, int, int]]) -> list[str]:
+        """Many spans (document id, start, end) of text at once, such as the parents of hits."""
+        return self._open.texts(spans)
+
+    def lines(self, places: Sequence[tuple[str, int]]) -> list[int]:
+        """The line (from 1) on which each character (document id, offset) stands."""
+        return self._open.lines(places)
+
+    # Searching
+
+    def search_dense(self, vectors: ArrayLike, k: int, *, filter: str | None = None, threads: int = 0) -> list[Hits]:
+        """The k chunks with the vectors nearest to each of float32[q, dim], among those that pass the filter."""
+        snapshot = self._open
+        queries = np.atleast_2d(np.ascontiguousarray(vectors, dtype=np.float32))
+        _check_k(k)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(f"the vectors have shape {queries.shape}, this collection needs [queries, {self.dim}]")
+        allowed = None if filter is None else snapshot.select(filter)
+        return self._hits(segments.search_vectors(snapshot.segments(), queries, k, allowed, threads))
+
+    def search_lexical(
+        self,
+        texts: Sequence[str],
+        k: int,
+        *,
+        filter: str | None = None,
+        k1: float = 0.9,
+        b: float = 0.4,
+        threads: int = 0,
+    ) -> list[Hits]:
+        """The k chunks with the highest BM25 score for each text, among those that pass the filter."""
+        snapshot = self._open
+        _check_k(k)
+        if isinstance(texts, str):
+            raise InputError("search_lexical takes a list of texts", hint=f"write [{texts[:40]!r}]")
+        allowed = None if filter is None else snapshot.select(filter)
+        found = segments.search_postings(snapshot.segments(), list(texts), k, allowed, k1, b, threads)
+        return self._hits(found)
+
+    def _hits(self, matches: Matches) -> list[Hits]:
+        counts = (matches.ids >= 0).sum(axis=1)
+        return [
+            Hits(ids[:n], scores[:n], store=self)
+            for ids, scores, n in zip(matches.ids, matches.scores, counts, strict=True)
+        ]
+
+    def select(self, filter: str) -> NDArray[np.int64]:
+        """The ids (int64[n], sorted) of the chunks that pass a filter expression; see `rag.collection.filters`."""
+        return self._open.select(filter)
+
+    def fields(self) -> list[str]:
+        """The names that a filter can use."""
+        return self._open.columns()[1].names
+
+    def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
+        """The stored vectors float32[n, dim] of these chunks; NotFoundError."""
+        return segments.vectors_of(self._open.segments(), np.asarray(ids, np.int64), self.dim)
+
+    # Changing
+
+    def writer(self, *, wait: float = 0) -> Writer:
+        """A writer, to be used in a `with` block; moves this collection on to the newest generation.
+
+        Waits `wait` seconds for another writer to finish, then raises LockedError.
+        """
+        return Writer(self.path, self._refreshed, wait)
+
+    def _refreshed(self) -> Snapshot:
+        return self.refresh()._open
+
+    def compact(self, *, wait: float = 0) -> None:
+        """Merge all segments into one without deleted chunks, and give space in the database back to the disk."""
+        with self.writer(wait=wait) as writer:
+            writer.compact()
+
+    def verify(self) -> Report:
+        """Check every byte of every file, every row, and that database and indexes hold the same chunks."""
+        return verify(self.path, self._connections)
+
+    def rebuild(self, *, wait: float = 0) -> Report:
+        """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong."""
+        with self._changing:
+            rebuild(self.path, self._connections, lambda: self.encoder, wait)
+            self._snapshot = _newest(self.path, self._connections, repair=True)
+        return self.verify()
+
+
+def _newest(
+    folder: Path, connections: Connections, *, known: Sequence[segments.Segment] = (), repair: bool = False
+) -> Snapshot:
+    """The newest generation, checked; with `repair`, as much of it as can be had, unchecked."""
+    while True:
+        try:
+            manifest = Manifest.read(folder)
+        except (DamagedFileError, NotFoundError):
+            if not repair:
+                raise
+            manifest = restored_manifest(folder, connections)
+        snapshot = Snapshot(folder, manifest, locks.GenerationLock(folder, manifest.generation), connections)
+        if repair:
+            return snapshot
+        try:
+            check_database(folder, manifest, connections)
+            snapshot.segments(known)
+            problem = None
+        except (DamagedFileError, NotFoundError) as error:
+            problem = error
+        # A writer that went on in the meantime may have removed files, or rows before the lock was taken.
+        if Manifest.read(folder).generation == manifest.generation:
+            if problem is not None:
+                raise problem
+            return snapshot
+
+
+def _load(name: str) -> Encoder:
+    from rag.encoders import load
+
+    return load(name)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k is {k}, expected at least 1")

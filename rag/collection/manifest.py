@@ -1,0 +1,132 @@
+"""The manifest: the one small file that says which files make up the current generation of a collection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rag._native import crc32c
+from rag.collection.files import FileRecord, write_atomic
+from rag.errors import CollectionError, DamagedFileError, NotFoundError
+from rag.index.protocol import Metric
+
+__all__ = ["FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
+
+FORMAT = 1
+NAME = "manifest.json"
+DAMAGED = "restore it from the copy in the database: Collection.open(path, repair=True).rebuild()"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderRecord(_Record):
+    """The encoder that made the vectors."""
+
+    name: str
+    fingerprint: str
+    dim: int = Field(ge=1)
+    max_tokens: int
+
+
+class SegmentRecord(_Record):
+    """The chunks `first` to `last` that one commit or merge wrote together, and which of them were deleted since."""
+
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    chunks: int = Field(ge=1)
+    deleted: int = Field(ge=0)
+    vectors: FileRecord
+    postings: FileRecord
+    tombstones: FileRecord | None
+
+    @property
+    def live(self) -> int:
+        return self.chunks - self.deleted
+
+    @property
+    def files(self) -> list[FileRecord]:
+        return [f for f in (self.vectors, self.postings, self.tombstones) if f is not None]
+
+
+class Manifest(_Record):
+    """One generation of a collection."""
+
+    format: Literal[1] = FORMAT
+    collection: str
+    generation: int = Field(ge=0)
+    created: datetime
+    updated: datetime
+    encoder: EncoderRecord
+    metric: Metric
+    codec: str
+    language: str
+    settings: Mapping[str, Any]
+    documents: int = Field(ge=0)
+    chunks: int = Field(ge=0)
+    next_chunk: int = Field(ge=0)
+    next_file: int = Field(ge=0)
+    segments: tuple[SegmentRecord, ...]
+
+    @property
+    def files(self) -> list[FileRecord]:
+        return [file for segment in self.segments for file in segment.files]
+
+    @property
+    def deleted(self) -> int:
+        """Deleted chunks that are still in the segments."""
+        return sum(segment.deleted for segment in self.segments)
+
+    def dump(self) -> str:
+        """The file's text, its own checksum included."""
+        content = self.model_dump(mode="json")
+        return json.dumps({"crc32c": _crc(content), **content}, indent=1, ensure_ascii=False) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Make this the current generation: the commit point."""
+        write_atomic(folder / NAME, self.dump().encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The current manifest. NotFoundError without one, DamagedFileError, or CollectionError for a newer format."""
+        path = folder / NAME
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(
+                f"{folder} is not a collection: it has no {NAME}", hint="make one with `rag index` or Collection.create"
+            ) from None
+        except OSError as error:
+            raise CollectionError(f"{path} cannot be read: {error.strerror}") from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: bytes | str, path: Path) -> Manifest:
+        """The manifest that `dump` wrote as `text`; `path` is for messages."""
+        try:
+            content = json.loads(text)
+            stored = content.pop("crc32c")
+            version = content["format"]
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise DamagedFileError(f"{path} is not a manifest", hint=DAMAGED) from error
+        if stored != _crc(content):
+            raise DamagedFileError(f"{path} has changed since it was written (checksum differs)", hint=DAMAGED)
+        if isinstance(version, int) and version > FORMAT:
+            raise CollectionError(
+                f"{path} has format {version}, this version of modular-rag reads up to {FORMAT}",
+                hint="pip install --upgrade modular-rag",
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise DamagedFileError(f"{path} is not a manifest: {error}", hint=DAMAGED) from error
+
+
+def _crc(content: Mapping[str, Any]) -> int:
+    return crc32c(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

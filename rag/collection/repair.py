@@ -1,0 +1,216 @@
+"""Finding out what is damaged in a collection, and remaking what can be remade from the stored chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.collection import locks
+from rag.collection.database import (
+    BLOCK,
+    NAME,
+    BlockRow,
+    ChunkRow,
+    DocumentRow,
+    connect_writer,
+    damage,
+    explained,
+    recall,
+)
+from rag.collection.manifest import NAME as MANIFEST
+from rag.collection.manifest import Manifest, SegmentRecord
+from rag.collection.segments import NONE, Part, Segment
+from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
+from rag.collection.writer import publish, recover, sweep
+from rag.encoders.protocol import Encoder
+from rag.errors import DamagedFileError, NotFoundError, RagError
+from rag.index import ScanIndex
+from rag.index.lexical import LexicalIndex
+
+__all__ = ["Report", "check_database", "rebuild", "restored_manifest", "verify"]
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` looked at, and what it found wrong: a sentence each."""
+
+    generation: int
+    files: int
+    bytes: int
+    documents: int
+    chunks: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def check_database(folder: Path, manifest: Manifest, connections: Connections) -> None:
+    """DamagedFileError unless the tables are those of this collection and reach this generation."""
+    with connections.lend() as db:
+        stored = recall(db)
+    if stored.get("collection") != manifest.collection:
+        raise DamagedFileError(f"{folder / NAME} belongs to another collection than {MANIFEST}")
+    if int(stored["generation"]) < manifest.generation:
+        raise DamagedFileError(
+            f"{folder / NAME} is at generation {stored['generation']}, {MANIFEST} at {manifest.generation}",
+            hint="one of them was restored from an older backup: restore the whole folder",
+        )
+
+
+def restored_manifest(folder: Path, connections: Connections) -> Manifest:
+    """The manifest from its copy in the database; NotFoundError when there is no database."""
+    if not (folder / NAME).is_file():
+        raise NotFoundError(f"{folder} is not a collection: it has neither {MANIFEST} nor {NAME}")
+    with connections.lend() as db:
+        copy = recall(db).get("manifest", "")
+    return Manifest.parse(copy, folder / NAME)
+
+
+def verify(folder: Path, connections: Connections) -> Report:
+    """Check everything; a problem in one part does not hide those in others."""
+    problems: list[str] = []
+
+    def noted(check: Callable[[], object]) -> bool:
+        try:
+            check()
+        except RagError as error:
+            problems.append(str(error))
+            return False
+        return True
+
+    if noted(lambda: Manifest.read(folder)):
+        manifest = Manifest.read(folder)
+    else:
+        try:
+            manifest = restored_manifest(folder, connections)
+        except RagError as error:
+            return Report(0, 0, 0, 0, 0, (*problems, str(error)))
+    lock = locks.GenerationLock(folder, manifest.generation)
+    snapshot = Snapshot(folder, manifest, lock, connections)
+    for file in manifest.files:
+        noted(partial(file.check, folder))
+    whole = noted(snapshot.segments)
+    if noted(lambda: check_database(folder, manifest, connections)):
+        noted(lambda: _check_rows(connections, manifest))
+        if whole:
+            noted(lambda: _check_ids(snapshot))
+    return Report(
+        generation=manifest.generation,
+        files=len(manifest.files),
+        bytes=sum(file.bytes for file in manifest.files),
+        documents=manifest.documents,
+        chunks=manifest.chunks,
+        problems=tuple(problems),
+    )
+
+
+def _check_rows(connections: Connections, manifest: Manifest) -> None:
+    with connections.lend() as db:
+        (answer,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if answer != "ok":
+            raise damage(f"its structure ({answer})")
+        generation = manifest.generation
+        rows = [DocumentRow(*row).checked() for row in db.execute(ALL_DOCUMENTS, (generation, generation))]
+        if (len(rows), sum(row.chunks for row in rows)) != (manifest.documents, manifest.chunks):
+            raise damage("the list of documents")
+        for row in rows:
+            blocks = db.execute(
+                "SELECT id, line, text, crc FROM blocks WHERE id >= ? AND id < ?",
+                (row.first_block, row.first_block - (-row.length // BLOCK)),
+            )
+            if sum(len(BlockRow(*block).checked().text.decode()) for block in blocks) != row.length:
+                raise damage(f"the text of document {row.id!r}")
+            chunks = db.execute(
+                "SELECT id, document, start, stop, parent_start, parent_stop, metadata, crc FROM chunks"
+                " WHERE id >= ? AND id < ?",
+                (row.first_chunk, row.first_chunk + row.chunks),
+            )
+            if [ChunkRow(*chunk).checked().document for chunk in chunks] != [row.key] * row.chunks:
+                raise damage(f"the chunks of document {row.id!r}")
+
+
+def _check_ids(snapshot: Snapshot) -> None:
+    stored = chunk_ids(snapshot.documents())
+    indexed = np.concatenate([part.live for part in snapshot.segments()] or [stored[:0]])
+    if not np.array_equal(stored, indexed):
+        odd = np.setxor1d(stored, indexed)
+        raise DamagedFileError(
+            f"{snapshot.folder}: tables and indexes do not hold the same chunks: {len(odd)} differ, such as {odd[0]}"
+        )
+
+
+def rebuild(folder: Path, connections: Connections, encoder: Callable[[], Encoder], wait: float) -> None:
+    """Put a damaged manifest back, and write the segments that have a damaged file anew."""
+    with locks.writing(folder, wait), explained(folder):
+        try:
+            manifest = Manifest.read(folder)
+        except (DamagedFileError, NotFoundError):
+            manifest = restored_manifest(folder, connections)
+            manifest.write(folder)
+        db = connect_writer(folder)
+        try:
+            recover(db, folder, manifest)
+            lock = locks.GenerationLock(folder, manifest.generation)
+            snapshot = Snapshot(folder, manifest, lock, connections)
+            stored = chunk_ids(snapshot.documents())
+            segments: list[SegmentRecord] = []
+            number = manifest.next_file
+            for segment in manifest.segments:
+                own = stored[np.searchsorted(stored, segment.first) : np.searchsorted(stored, segment.last + 1)]
+                if _is_whole(folder, segment, own):
+                    segments.append(segment)
+                elif len(own):
+                    part = _remade(snapshot, segment, own, encoder)
+                    segments.append(part.write(folder, number))
+                    number += 1
+            if segments == list(manifest.segments):
+                return
+            manifest = manifest.model_copy(
+                update={
+                    "generation": manifest.generation + 1,
+                    "updated": datetime.now(timezone.utc),
+                    "next_file": number,
+                    "segments": tuple(segments),
+                }
+            )
+            db.execute("BEGIN IMMEDIATE")
+            publish(db, folder, manifest)
+            sweep(folder, manifest)
+        finally:
+            db.close()
+
+
+def _is_whole(folder: Path, stored: SegmentRecord, ids: NDArray[np.int64]) -> bool:
+    try:
+        for file in stored.files:
+            file.check(folder)
+        return np.array_equal(Segment.open(folder, stored).live, ids)
+    except RagError:
+        return False
+
+
+def _remade(snapshot: Snapshot, stored: SegmentRecord, ids: NDArray[np.int64], encoder: Callable[[], Encoder]) -> Part:
+    """Vectors and postings of these chunks; the vectors from their file when that is whole, else encoded again."""
+    manifest = snapshot.manifest
+    try:
+        kept: ScanIndex | None = ScanIndex.open(stored.vectors.check(snapshot.folder))
+    except RagError:
+        kept = None
+    vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
+    texts: list[str] = []
+    for start in range(0, len(ids), BATCH):
+        batch = ids[start : start + BATCH]
+        read = [chunk.text for chunk in snapshot.chunks(batch)]
+        texts += read
+        vectors.add(batch, kept.vectors(batch) if kept is not None else encoder().encode_documents(read))
+    return Part(vectors, LexicalIndex.build(ids, texts, language=manifest.language), NONE)

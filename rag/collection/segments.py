@@ -1,0 +1,185 @@
+"""Segments: the vectors and postings that one commit wrote together, and when to merge them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.collection.files import FileRecord, read_checked, record, write_new
+from rag.collection.manifest import SegmentRecord
+from rag.errors import DamagedFileError, NotFoundError
+from rag.index import ScanIndex, merge_matches
+from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
+from rag.index.protocol import Matches, Metric
+
+__all__ = [
+    "NONE",
+    "Part",
+    "Segment",
+    "merged",
+    "plan",
+    "search_postings",
+    "search_vectors",
+    "vectors_of",
+    "write_tombstones",
+]
+
+NONE: NDArray[np.int64] = np.empty(0, np.int64)
+
+MOST_SEGMENTS = 8
+MOST_DELETED = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Vectors and postings over the same chunk ids, and the ids (sorted) deleted from them."""
+
+    vectors: ScanIndex
+    postings: LexicalIndex
+    deleted: NDArray[np.int64]
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """int64[n], ascending, deleted ones included."""
+        return self.postings.ids
+
+    @property
+    def live(self) -> NDArray[np.int64]:
+        """int64[n], ascending, without the deleted ones."""
+        return self.ids[~np.isin(self.ids, self.deleted)]
+
+    def write(self, folder: Path, number: int) -> SegmentRecord:
+        """Save it as new files (with no deleted ids), synced."""
+        stem = f"segments/{number:08d}"
+        self.vectors.save(folder / f"{stem}.vectors")
+        self.postings.save(folder / f"{stem}.postings")
+        return SegmentRecord(
+            first=int(self.ids[0]),
+            last=int(self.ids[-1]),
+            chunks=len(self.ids),
+            deleted=0,
+            vectors=record(folder, f"{stem}.vectors"),
+            postings=record(folder, f"{stem}.postings"),
+            tombstones=None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Segment(Part):
+    """A part that is on disk."""
+
+    record: SegmentRecord
+
+    @classmethod
+    def open(cls, folder: Path, stored: SegmentRecord, known: Sequence[Segment] = ()) -> Segment:
+        """Open and check the files of a segment, or take over what one of `known` has open already."""
+        deleted = NONE
+        if stored.tombstones is not None:
+            deleted = np.frombuffer(read_checked(folder, stored.tombstones), "<i8").astype(np.int64)
+        vectors = postings = None
+        for segment in known:
+            if segment.record.postings == stored.postings:
+                postings = segment.postings
+                if segment.record == stored:
+                    vectors = segment.vectors
+        if postings is None:
+            postings = LexicalIndex.open(stored.postings.check_size(folder))
+        if vectors is None:
+            vectors = ScanIndex.open(stored.vectors.check_size(folder))
+            vectors.delete(deleted)
+        for file, found in ((stored.vectors, len(vectors) + len(deleted)), (stored.postings, len(postings))):
+            if found != stored.chunks or len(deleted) != stored.deleted:
+                raise DamagedFileError(f"{folder / file.name} holds {found} chunks, not {stored.chunks}")
+        return cls(vectors, postings, deleted, stored)
+
+
+def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:
+    """Save which ids (sorted) of a segment are deleted."""
+    name = f"segments/{number:08d}.deleted"
+    write_new(folder / name, deleted.astype("<i8").tobytes())
+    return record(folder, name)
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """One part that holds what is live in these."""
+    first = parts[0].vectors
+    vectors = ScanIndex(first.dim, metric=first.metric, codec=first.codec)
+    for part in parts:
+        live = part.live
+        vectors.add(live, part.vectors.vectors(live))
+    deleted = np.unique(np.concatenate([part.deleted for part in parts]))
+    return Part(vectors, merge_lexical([part.postings for part in parts], deleted), NONE)
+
+
+def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]:
+    """Which neighbouring segments to write anew as one: half-open ranges, in order, that do not overlap.
+
+    With more than 8 segments, the last ones are merged, from the first that is no larger than all after it together:
+    so a chunk is rewritten only when its segment at least doubles, a logarithmic number of times in all (the
+    logarithmic method of Bentley and Saxe 1980). A segment of which more than a quarter is deleted is rewritten.
+    """
+    live = [n - d for n, d in zip(chunks, deleted, strict=True)]
+    tail = len(live)
+    if len(live) > MOST_SEGMENTS:
+        tail = next((i for i in range(len(live) - 1) if live[i] <= sum(live[i + 1 :])), tail)
+    alone = [(i, i + 1) for i in range(tail) if deleted[i] > MOST_DELETED * chunks[i]]
+    return alone + ([(tail, len(live))] if tail < len(live) else [])
+
+
+def vectors_of(parts: Sequence[Part], ids: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
+    """The vectors float32[n, dim] of these ids; NotFoundError."""
+    out = np.empty((len(ids), dim), np.float32)
+    found = np.zeros(len(ids), bool)
+    for part in parts:
+        own = np.flatnonzero(np.isin(ids, part.ids) & ~np.isin(ids, part.deleted))
+        if len(own):
+            out[own] = part.vectors.vectors(ids[own])
+            found[own] = True
+    if not found.all():
+        raise NotFoundError(f"there is no chunk {ids[~found][0]}")
+    return out
+
+
+def search_vectors(
+    parts: Sequence[Part], queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None, threads: int
+) -> Matches:
+    """The k nearest of all parts together; `allowed` (sorted ids) restricts them."""
+    found = []
+    for part in parts:
+        own = None
+        if allowed is not None:
+            begin, end = np.searchsorted(allowed, [part.ids[0], part.ids[-1] + 1])
+            own = allowed[begin:end]
+            if not len(own):
+                continue
+        found.append(part.vectors.search(queries, k, filter=own, threads=threads))
+    if not found:
+        rows = len(queries)
+        return Matches(np.full((rows, k), -1, np.int64), np.full((rows, k), -np.inf, np.float32))
+    return merge_matches(found, k)
+
+
+def search_postings(
+    parts: Sequence[Part],
+    queries: Sequence[str],
+    k: int,
+    allowed: NDArray[np.int64] | None,
+    k1: float,
+    b: float,
+    threads: int,
+) -> Matches:
+    """The k best by BM25 of all parts together."""
+    deleted = np.concatenate([NONE, *(part.deleted for part in parts)])
+    return search_lexical(
+        [part.postings for part in parts], queries, k, filter=allowed, deleted=deleted, k1=k1, b=b, threads=threads
+    )
+
+
+def check_settings(dim: int, metric: Metric, codec: str, language: str) -> None:
+    """InputError when an index cannot be made with these."""
+    ScanIndex(dim, metric=metric, codec=codec)
+    LexicalIndex.build(NONE, [], language=language)

@@ -1,0 +1,412 @@
+"""Changing a collection: one writer at a time, and every commit a new generation, whole or not at all.
+
+A commit writes new segment files and syncs them, then commits the rows, which nobody sees yet, and then swaps the
+manifest. What a writer that died before the swap has left behind, the next one removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rag.collection import locks
+from rag.collection.columns import Columns
+from rag.collection.database import (
+    BLOCK,
+    BlockRow,
+    ChunkRow,
+    DocumentRow,
+    blocks_of,
+    connect_writer,
+    dump_metadata,
+    explained,
+    purge,
+    recall,
+    remember,
+)
+from rag.collection.filters import parse
+from rag.collection.manifest import Manifest, SegmentRecord
+from rag.collection.segments import NONE, Part, merged, plan, write_tombstones
+from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
+from rag.errors import CollectionError, InputError
+from rag.index import ScanIndex
+from rag.index.lexical import LexicalIndex
+from rag.types import Chunk, Document
+
+__all__ = ["Fingerprint", "Writer", "publish", "recover"]
+
+INSERT_DOCUMENT = (
+    "INSERT INTO documents (born, key, id, digest, mtime_ns, size, metadata, length, first_block, first_chunk, chunks,"
+    " crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+LIVE = (
+    "SELECT key, born, first_chunk, chunks FROM documents WHERE died IS NULL AND id IN (SELECT value FROM json_each(?))"
+)
+
+
+class Fingerprint(NamedTuple):
+    """What tells whether the source of a document has changed: a digest of it, and its file's time and size."""
+
+    digest: str
+    mtime_ns: int = 0
+    size: int = 0
+
+
+class Writer:
+    """Adds and deletes documents; made by `Collection.writer`, used in a `with` block.
+
+    Nothing is kept before `commit`, which may be called many times; what was not committed when the block ends is
+    dropped. After an error in a commit the last generation is still in force, and the writer can be used again.
+    Needs memory for the vectors and texts since the last commit.
+    """
+
+    settings: dict[str, Any]
+    """JSON values kept with the collection; changes count with the next commit."""
+
+    def __init__(self, folder: Path, newest: Callable[[], Snapshot], wait: float) -> None:
+        self._folder = folder
+        self._newest = newest
+        self._wait = wait
+        self._stack = ExitStack()
+        self._db: sqlite3.Connection | None = None
+        self._settled = False
+
+    def __enter__(self) -> Writer:
+        with ExitStack() as stack:
+            stack.enter_context(locks.writing(self._folder, self._wait))
+            with explained(self._folder):
+                db = connect_writer(self._folder)
+                stack.callback(db.close)
+                self._settle(db)
+                self._db = db
+            self._forget()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._stack:
+            try:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
+            finally:
+                self._db = None
+
+    @property
+    def generation(self) -> int:
+        """The last one committed."""
+        return self._base.generation
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise CollectionError("this writer is not open", hint="use it inside `with collection.writer() as writer:`")
+        return self._db
+
+    # Changes
+
+    def add(
+        self,
+        documents: Sequence[Document],
+        chunks: Sequence[Sequence[Chunk]],
+        vectors: ArrayLike,
+        *,
+        sources: Sequence[Fingerprint] | None = None,
+    ) -> NDArray[np.int64]:
+        """Add documents with their chunks, replacing the ones of the same id; returns the new chunk ids int64[total].
+
+        `chunks[i]` are those of `documents[i]`; `vectors` float32[total, dim] are those of all chunks in order;
+        `sources` (default: a digest of the text) tell later whether a document's source has changed.
+        Raises InputError, and adds nothing, when these do not fit together or a vector holds NaN or infinity.
+        """
+        matrix = np.array(vectors, dtype=np.float32, ndmin=2)
+        total = sum(map(len, chunks))
+        dim = self._base.manifest.encoder.dim
+        if len(chunks) != len(documents) or (sources is not None and len(sources) != len(documents)):
+            raise InputError(
+                f"{len(documents)} documents, {len(chunks)} lists of chunks, {len(sources or documents)} sources"
+            )
+        if matrix.shape != (total, dim) and (total or matrix.size):
+            raise InputError(f"vectors have shape {matrix.shape}, expected ({total}, {dim}): one for each chunk")
+        ids = [document.id for document in documents]
+        if len(set(ids)) != len(ids):
+            twice = next(name for name in ids if ids.count(name) > 1)
+            raise InputError(f"document {twice!r} is given twice in one call")
+        for document, own in zip(documents, chunks, strict=True):
+            _check(document, own)
+
+        with self._changing() as db:
+            key = int((db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone() or (0,))[0])
+            block = int(db.execute("SELECT coalesce(max(id), -1) + 1 FROM blocks").fetchone()[0])
+        rows = _Rows(self.generation + 1, key, block, self._next_chunk)
+        for number, (document, own) in enumerate(zip(documents, chunks, strict=True)):
+            rows.append(document, own, sources[number] if sources is not None else _fingerprint(document))
+        added = np.arange(self._next_chunk, rows.chunk, dtype=np.int64)
+        if total:
+            self._new_vectors.add(added, matrix)  # refuses what cannot be indexed
+        with self._changing() as db:
+            self._remove(db, ids)
+            rows.insert(db)
+        self._next_chunk = rows.chunk
+        self._grown += (len(documents), total)
+        self._new_texts.update(zip(added.tolist(), (piece.text for own in chunks for piece in own), strict=True))
+        return added
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete documents by id; returns how many were there."""
+        if isinstance(ids, str):
+            raise InputError("delete takes a list of document ids", hint=f"write [{ids!r}]")
+        with self._changing() as db:
+            return self._remove(db, list(ids))
+
+    def delete_where(self, filter: str) -> int:
+        """Delete the documents whose own metadata pass a filter expression; returns how many."""
+        parsed = parse(filter)
+        with self._changing() as db:
+            rows = [DocumentRow(*row).checked() for row in db.execute(ALL_DOCUMENTS, (self.generation + 1,) * 2)]
+        columns = Columns([row.id for row in rows], [row.metadata for row in rows], NONE, ())
+        mask = parsed.mask(columns.of_documents, columns.names, len(rows))
+        return self.delete([rows[i].id for i in np.flatnonzero(mask)])
+
+    def touch(self, sources: Mapping[str, Fingerprint]) -> None:
+        """Note a new file time and size of documents, by id, whose content (digest) was found unchanged."""
+        with self._changing() as db:
+            db.executemany(
+                "UPDATE documents SET mtime_ns = ?, size = ? WHERE id = ? AND digest = ? AND died IS NULL",
+                [(s.mtime_ns, s.size, name, s.digest) for name, s in sources.items()],
+            )
+
+    def _remove(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
+        rows = db.execute(LIVE, (json.dumps(list(ids)),)).fetchall()
+        for _, born, first, count in rows:
+            own = np.arange(first, first + count)
+            if born > self.generation:
+                self._new_vectors.delete(own)
+                for chunk in own.tolist():
+                    del self._new_texts[chunk]
+            else:
+                self._dead.append(own)
+            self._grown -= (1, count)
+        db.executemany("UPDATE documents SET died = ? WHERE key = ?", [(self.generation + 1, row[0]) for row in rows])
+        return len(rows)
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """The transaction, begun at the first change; an error in the middle of a change drops all of it."""
+        db = self._connection
+        try:
+            with explained(self._folder):
+                if not self._settled:
+                    self._settle(db)
+                if not db.in_transaction:
+                    db.execute("BEGIN IMMEDIATE")
+                    # Rows that died at a generation are seen by readers of earlier ones only.
+                    horizon = min([self.generation, *locks.held_generations(self._folder, self.generation)])
+                    purge(db, "died <=", horizon)
+                yield db
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _settle(self, db: sqlite3.Connection) -> None:
+        """Start from the newest generation, without what a commit that failed has left behind."""
+        self._base = self._newest()
+        recover(db, self._folder, self._base.manifest)
+        self._settled = True
+
+    def _rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.rollback()
+        self._forget()
+
+    def _forget(self) -> None:
+        """There is nothing to commit."""
+        manifest = self._base.manifest
+        self.settings = json.loads(json.dumps(dict(manifest.settings)))
+        self._next_chunk = manifest.next_chunk
+        self._new_vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
+        self._new_texts: dict[int, str] = {}
+        self._grown = np.zeros(2, np.int64)  # documents, chunks
+        self._dead: list[NDArray[np.int64]] = []
+
+    # Commits
+
+    def commit(self) -> int:
+        """Make the changes since the last commit the newest generation; returns its number.
+
+        Raises CollectionError when they cannot be written, for example because the disk is full: then they are
+        dropped, and the last generation stays.
+        """
+        changed = self._connection.in_transaction or self.settings != self._base.manifest.settings
+        return self._commit(compact=False) if changed else self.generation
+
+    def compact(self) -> None:
+        """Commit, merge all segments into one without deleted chunks, and give free space back to the disk."""
+        if self._connection.in_transaction or len(self._base.manifest.segments) > 1 or self._base.manifest.deleted:
+            self._commit(compact=True)
+        with explained(self._folder):
+            horizon = min([self.generation, *locks.held_generations(self._folder, self.generation)])
+            purge(self._connection, "died <=", horizon)
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _commit(self, *, compact: bool) -> int:
+        settings = json.loads(dump_metadata(self.settings, "settings"))
+        with self._changing() as db:
+            try:
+                numbers = iter(range(self._base.manifest.next_file, 1 << 62))
+                segments = self._segments(numbers, compact=compact)
+                manifest = self._base.manifest.model_copy(
+                    update={
+                        "generation": self.generation + 1,
+                        "updated": datetime.now(timezone.utc),
+                        "settings": settings,
+                        "documents": self._base.manifest.documents + int(self._grown[0]),
+                        "chunks": self._base.manifest.chunks + int(self._grown[1]),
+                        "next_chunk": self._next_chunk,
+                        "next_file": next(numbers),
+                        "segments": tuple(segments),
+                    }
+                )
+                publish(db, self._folder, manifest)
+            except BaseException as error:
+                if db.in_transaction:
+                    db.rollback()
+                self._settled = False
+                with suppress(OSError, sqlite3.Error, CollectionError):  # if not now, then before the next change
+                    self._settle(db)
+                if isinstance(error, OSError):
+                    raise CollectionError(
+                        f"{self._folder}: the commit could not be written: {error.strerror or error}",
+                        hint="the last generation is intact; make room on the disk and commit again",
+                    ) from error
+                raise
+        self._base = self._newest()
+        self._forget()
+        with suppress(OSError):  # what cannot be removed now, the next writer removes
+            sweep(self._folder, manifest)
+        return self.generation
+
+    def _segments(self, numbers: Iterator[int], *, compact: bool) -> list[SegmentRecord]:
+        """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
+        parts: list[Part] = list(self._base.segments())
+        dead = np.unique(np.concatenate([NONE, *self._dead]))
+        deleted = [np.union1d(part.deleted, dead[np.isin(dead, part.ids)]) for part in parts]
+        if (new := self._new_part()) is not None:
+            parts.append(new)
+            deleted.append(NONE)
+        sizes = [len(part.ids) for part in parts]
+        counts = [len(ids) for ids in deleted]
+        runs = dict([(0, len(parts))] if compact and (len(parts) > 1 or sum(counts)) else plan(sizes, counts))
+
+        records: list[SegmentRecord] = []
+        at = 0
+        while at < len(parts):
+            end = runs.get(at, at + 1)
+            run = [Part(p.vectors, p.postings, d) for p, d in zip(parts[at:end], deleted[at:end], strict=True)]
+            stored = self._base.manifest.segments[at] if at < len(self._base.manifest.segments) else None
+            if not any(len(part.deleted) < len(part.ids) for part in run):
+                pass  # nothing is left of it
+            elif at in runs and not (stored is None and end == at + 1):
+                records.append(merged(run).write(self._folder, next(numbers)))
+            elif stored is None:
+                records.append(run[0].write(self._folder, next(numbers)))
+            elif len(run[0].deleted) > stored.deleted:
+                tombstones = write_tombstones(self._folder, next(numbers), run[0].deleted)
+                records.append(stored.model_copy(update={"deleted": len(run[0].deleted), "tombstones": tombstones}))
+            else:
+                records.append(stored)
+            at = end
+        return records
+
+    def _new_part(self) -> Part | None:
+        if not self._new_texts:
+            return None
+        ids, texts = np.array(list(self._new_texts), np.int64), list(self._new_texts.values())
+        return Part(self._new_vectors, LexicalIndex.build(ids, texts, language=self._base.manifest.language), NONE)
+
+
+class _Rows:
+    """Rows for the tables, numbered on from the ones that are there; all is checked before any is inserted."""
+
+    def __init__(self, generation: int, key: int, block: int, chunk: int) -> None:
+        self.generation, self.key, self.block, self.chunk = generation, key, block, chunk
+        self.documents: list[tuple[str | int, ...]] = []
+        self.blocks: list[BlockRow] = []
+        self.chunks: list[ChunkRow] = []
+
+    def append(self, document: Document, chunks: Sequence[Chunk], source: Fingerprint) -> None:
+        self.key += 1
+        metadata = dump_metadata(document.metadata, f"document {document.id!r}")
+        fixed = (document.id, source.digest, metadata, len(document.text), self.block, self.chunk, len(chunks))
+        row = DocumentRow.make(self.key, source.mtime_ns, source.size, *fixed)
+        self.documents.append((self.generation, *row))
+        self.blocks.extend(blocks_of(document.id, document.text, self.block))
+        self.block += -(-len(document.text) // BLOCK)
+        for piece in chunks:
+            own = dump_metadata(piece.metadata, f"a chunk of document {document.id!r}") if piece.metadata else None
+            parent = piece.parent or (None, None)
+            self.chunks.append(ChunkRow.make(self.chunk, self.key, piece.start, piece.end, *parent, own))
+            self.chunk += 1
+
+    def insert(self, db: sqlite3.Connection) -> None:
+        db.executemany(INSERT_DOCUMENT, self.documents)
+        db.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?)", self.blocks)
+        db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
+
+
+def publish(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
+    """End the transaction and make this generation, whose files are all on disk, the current one."""
+    remember(db, manifest)
+    locks.announce(folder, manifest.generation)
+    db.commit()
+    manifest.write(folder)
+
+
+def recover(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
+    """Remove what a commit that did not finish has left behind."""
+    if int(recall(db)["generation"]) > manifest.generation:
+        db.execute("BEGIN IMMEDIATE")
+        purge(db, "born >", manifest.generation)
+        db.execute("UPDATE documents SET died = NULL WHERE died > ?", (manifest.generation,))
+        remember(db, manifest)
+        db.commit()
+    sweep(folder, manifest)
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Delete files that the manifest does not name. Readers of older generations have theirs mapped."""
+    needed = {file.name for file in manifest.files}
+    for path in (folder / "segments").iterdir():
+        if f"segments/{path.name}" not in needed:
+            path.unlink()
+
+
+def _check(document: Document, chunks: Sequence[Chunk]) -> None:
+    if not document.id:
+        raise InputError("a document has an empty id")
+    length = len(document.text)
+    for chunk in chunks:
+        where = f"document {document.id!r}: the chunk from {chunk.start} to {chunk.end}"
+        if chunk.document != document.id:
+            raise InputError(f"{where} says it belongs to {chunk.document!r}")
+        if not 0 <= chunk.start <= chunk.end <= length:
+            raise InputError(f"{where} is not inside its text of {length} characters")
+        if document.text[chunk.start : chunk.end] != chunk.text:
+            raise InputError(f"{where} does not read like the text there", hint="offsets count characters of the text")
+        if chunk.parent and not 0 <= chunk.parent[0] <= chunk.start <= chunk.end <= chunk.parent[1] <= length:
+            raise InputError(f"{where} is not inside its parent {chunk.parent}, or that not inside the text")
+
+
+def _fingerprint(document: Document) -> Fingerprint:
+    content = document.text.encode("utf-8", "surrogatepass")
+    return Fingerprint(hashlib.sha256(content).hexdigest(), 0, len(content))
