@@ -11,7 +11,7 @@ namespace rag {
 
 enum class Metric { ip, cosine, l2 };  // cosine vectors are of unit length when they come here, so it is ip
 
-// Stored vectors to score together. `rows` and `factors` are readable up to n rounded up to kernels().tile_rows.
+// Stored vectors to score together. kMaxTile more rows follow the n (those that come next, or any), and their factors.
 struct Block {
     const std::byte* const* rows;
     const float* factors;  // as many for each row as the codec keeps
@@ -23,7 +23,7 @@ class Queries {
 public:
     virtual ~Queries() = default;
 
-    // Scores of one query: out[row], room for n rounded up to a multiple of kMaxLanes.
+    // Scores of one query: out[row].
     virtual void rows(size_t query, const Block& block, float* out) const = 0;
 
     // Scores of vectors * lanes neighbouring queries: out[row * ld + query], room for n rounded up to tile_rows.

@@ -64,8 +64,8 @@ private:
         worker.thresholds.assign(width, std::numeric_limits<float>::infinity());
         std::fill_n(worker.thresholds.begin(), n_, -std::numeric_limits<float>::infinity());
         worker.scores.resize(round_up(block_rows_, 64) * (panels_ ? width : 1));
-        worker.rows.resize(block_rows_);
-        worker.factors.resize(block_rows_ * tier_.codec->factors());
+        worker.rows.resize(block_rows_ + kMaxTile);
+        worker.factors.resize(worker.rows.size() * tier_.codec->factors());
     }
 
     void score(Worker& worker, size_t first) const {
@@ -109,11 +109,11 @@ private:
         worker.thresholds[q] = worker.best[q].threshold();
     }
 
-    // The block of rows from number `first` of the row set on; its last tile is filled up with the last row.
+    // The block of rows from number `first` of the row set on, and the rows that follow it.
     Block load(Worker& worker, size_t first) const {
         const size_t n = std::min(block_rows_, rows_.size() - first), kept = tier_.codec->factors();
-        for (size_t i = 0; i < round_up(n, kernels_.tile_rows); ++i) {
-            const size_t row = rows_[first + std::min(i, n - 1)];
+        for (size_t i = 0; i < n + kMaxTile; ++i) {
+            const size_t row = rows_[std::min(first + i, rows_.size() - 1)];
             worker.rows[i] = tier_.codes[row];
             if (kept) std::copy_n(tier_.factors_of(row), kept, worker.factors.data() + i * kept);
         }
@@ -131,8 +131,8 @@ private:
 
 // Gives candidates the score of the exact tier, computed alone, so that it depends on nothing but the pair.
 void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vector<Candidate>& found) {
-    std::vector<const std::byte*> rows(round_up(found.size(), kMaxTileRows));
-    std::vector<float> scores(round_up(found.size(), kMaxLanes));
+    std::vector<const std::byte*> rows(found.size() + kMaxTile, tier.codes[0]);
+    std::vector<float> scores(found.size());
     for (size_t i = 0; i < found.size(); ++i) rows[i] = tier.codes[found[i].row];
     prepared.rows(query, {rows.data(), nullptr, found.size()}, scores.data());
     for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
