@@ -36,9 +36,9 @@ public:
     virtual ~Codec() = default;
 
     virtual std::string_view name() const = 0;
-    virtual size_t code_bytes() const = 0;            // a multiple of 64
-    virtual size_t factors() const { return 0; }      // floats kept beside each code
-    virtual float limit() const;                      // largest magnitude of a component
+    virtual size_t code_bytes() const = 0;                 // a multiple of 64
+    virtual size_t factors() const { return 0; }           // floats kept beside each code
+    virtual float limit() const;                           // largest magnitude of a component
     virtual std::string_view exact() const { return ""; }  // the codec that re-ranks what this one finds, if any
 
     virtual void encode(const float* vector, std::byte* code, float* factors) const = 0;
