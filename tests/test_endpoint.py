@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -31,14 +32,14 @@ class Endpoint:
     def __init__(self) -> None:
         self.reply: Callable[[str, dict], tuple[int, str, list[bytes]]] = lambda path, body: (404, "text/plain", [b""])
         self.requests: list[dict] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[HTTPMessage] = []
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.requests.append(body)
-                endpoint.headers.append(dict(self.headers))
+                endpoint.headers.append(self.headers)
                 status, kind, pieces = endpoint.reply(self.path, body)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
