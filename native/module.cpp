@@ -1,11 +1,12 @@
 // The extension module rag._native: one bind_* function for each source file that Python sees.
 #include <nanobind/nanobind.h>
 
-namespace nb = nanobind;
-
-void bind_postings(nb::module_& m);
+#include "bindings.h"
 
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of modular-rag.";
+    bind_basics(m);
+    bind_store(m);
     bind_postings(m);
+    bind_transformer(m);
 }

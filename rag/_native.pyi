@@ -5,6 +5,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# transformer.cpp
+class TransformerEncoder:
+    """A BERT-family text encoder. Weights are float32 and stored as PyTorch does: [out, in].
+
+    `isa` chooses kernels out of `isas()`; empty means the best. Wrong shapes, ids and offsets raise ValueError.
+    """
+
+    @staticmethod
+    def isas() -> list[str]:
+        """The instruction sets this CPU has kernels for, best first."""
+
+    def __init__(
+        self,
+        words: NDArray[np.float32],
+        positions: NDArray[np.float32],
+        gain: NDArray[np.float32],
+        shift: NDArray[np.float32],
+        heads: int,
+        eps: float,
+        isa: str = "",
+    ) -> None:
+        """`words` [vocabulary, width], `positions` [tokens, width] with the token type's row added, layer norm [width]."""
+
+    def add_layer(self, *weights: NDArray[np.float32]) -> None:
+        """Weight and bias, in turn, of: query, key, value, output, its norm, up, down, the last norm."""
+
+    def encode(self, ids: NDArray[np.int32], offsets: NDArray[np.int64], pooling: str, threads: int) -> NDArray[np.float32]:
+        """float32[texts, width], unit vectors; text i is ids[offsets[i]:offsets[i + 1]], `pooling` mean or cls."""
 # Lexical index (rag/index/lexical.py, rag/index/text.py)
 
 class Tokens:
@@ -48,3 +76,35 @@ def search_postings(
     threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """ids[queries * k], scores[queries * k]."""
+from typing_extensions import Buffer
+
+# --- basics: bind_basics.cpp
+
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def set_isa(name: str) -> None: ...
+def crc32c(buffer: Buffer | NDArray[Any], value: int = 0) -> int: ...
+
+# --- vectors: bind_store.cpp
+
+class VectorStore:
+    def __init__(self, dim: int, metric: str, codec: str) -> None: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def live(self) -> int: ...
+    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None: ...
+    def remove(self, ids: NDArray[np.int64]) -> int: ...
+    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        filter: NDArray[np.int64] | None = None,
+        threads: int = 0,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+    def parts(self) -> dict[str, list[NDArray[np.uint8]]]: ...
+    def part_sizes(self, n: int) -> dict[str, int]: ...
+    def attach(self, n: int, sections: dict[str, NDArray[np.uint8]]) -> None: ...

@@ -37,7 +37,12 @@ __all__ = [
 
 
 class RagError(Exception):
-    """Base of all errors here: `message` says what is wrong and where, `hint` what to do about it."""
+    """Base of all errors here: `message` says what is wrong and where, `hint` what to do about it.
+
+    `node` names the pipeline node that raised it, once a running pipeline has let it pass.
+    """
+
+    node: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -45,7 +50,8 @@ class RagError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        where = f"node {self.node!r}: " if self.node else ""
+        return f"{where}{self.message} ({self.hint})" if self.hint else where + self.message
 
 
 class ConfigError(RagError):
@@ -94,10 +100,6 @@ class ModelError(RagError):
 
 class OperatorError(RagError):
     """An operator failed while a pipeline ran; `node` names it and `__cause__` is what it raised."""
-
-    def __init__(self, message: str, *, node: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.node = node
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

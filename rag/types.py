@@ -24,6 +24,7 @@ __all__ = [
     "Metadata",
     "Passage",
     "Query",
+    "State",
     "Usage",
     "as_queries",
     "as_query",
@@ -238,6 +239,36 @@ class Message:
 
     role: str
     content: str
+
+
+class State(Mapping[str, Any]):
+    """What a run ends with: its channels by name, also as attributes (`state.answer`). Cannot be changed."""
+
+    __slots__ = ("_channels",)
+
+    def __init__(self, channels: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_channels", dict(channels))
+
+    def __getitem__(self, channel: str) -> Any:
+        return self._channels[channel]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._channels)
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __getattr__(self, channel: str) -> Any:
+        try:
+            return object.__getattribute__(self, "_channels")[channel]
+        except KeyError:
+            raise AttributeError(f"no channel {channel!r} was written; there are {', '.join(self)}") from None
+
+    def __setattr__(self, channel: str, value: Any) -> None:
+        raise AttributeError(f"channel {channel!r} cannot be set: a state is immutable")
+
+    def __repr__(self) -> str:
+        return f"State({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
 
 @dataclass(frozen=True, slots=True)

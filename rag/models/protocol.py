@@ -13,12 +13,16 @@ __all__ = ["ChatModel", "Completion"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote. `logprobs` are natural logarithms, one a generated token, where the model gives them."""
+    """What a model wrote. `logprobs` are natural logarithms, one a generated token, where the model gives them.
+
+    `finish` is "stop" when the model came to an end or a stop string, "length" when `max_tokens` cut it off.
+    """
 
     text: str
     usage: Usage = Usage()
     logprobs: tuple[float, ...] | None = None
     tokens: tuple[str, ...] | None = None
+    finish: str = "stop"
 
 
 @runtime_checkable

@@ -38,7 +38,7 @@ class Parallel(Flow):
 
     Afterwards a channel that one branch made new has that value. One that several branches wrote, or that a branch
     wrote over, holds one value a branch, and the next operator that reads it has to take a list. The pipeline's inputs
-    (`query` and the like) are as they were before the branches.
+    (`query` and the like) are as they were before the branches, unless an operator reads a list of them.
     """
 
     branches: tuple[Flow, ...]

@@ -59,7 +59,7 @@ def lookup(name: str) -> type[Operator]:
         return _operators[matches[0]]
     if matches:
         raise ConfigError(f"operator name {name!r} is ambiguous", hint="write one of " + ", ".join(sorted(matches)))
-    known = {full.rpartition(".")[2] for full in _operators} | set(_operators)
+    known = list(_operators) if "." in name else [full.rpartition(".")[2] for full in _operators]
     raise NotFoundError(f"no operator is named {name!r}", hint=did_you_mean(name, known))
 
 

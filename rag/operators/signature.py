@@ -117,6 +117,11 @@ def signature_of(run: Callable[..., Any], owner: str, names: Mapping[str, Any], 
         default = None if parameter.default is parameter.empty else parameter.default
         if isinstance(inner, type) and inner in _RESOURCE_TYPES:
             resources.append(Read(name, inner, required, default))
+        elif resources:
+            raise FlowError(
+                f"operator {owner}: channel {name!r} comes after resource {resources[-1].channel!r} in run",
+                hint="put the channels first, the resources behind them",
+            )
         else:
             reads.append(Read(name, hints[name], required, default))
     if "return" not in hints:

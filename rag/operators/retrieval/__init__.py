@@ -1,0 +1,7 @@
+"""Retrieval: from a query to ranked chunks."""
+
+from rag.operators.retrieval.bm25 import BM25
+from rag.operators.retrieval.dense import Dense
+from rag.operators.retrieval.fuse import Fuse
+
+__all__ = ["BM25", "Dense", "Fuse"]

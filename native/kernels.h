@@ -1,0 +1,66 @@
+// The arithmetic of the engine, one table of functions for each instruction set.
+//
+// Rows are handed over as pointers, so that neighbouring rows, filtered rows and the rows of a graph node's neighbours
+// all take the same path. A row is padded with zeros to a multiple of 64 bytes, so no kernel has a tail.
+//
+// Two shapes of kernel:
+//   rows   one query against n rows. The score of a pair never depends on which other pairs are computed with it.
+//   panel  many queries against n rows, register-tiled. Queries are packed dimension by dimension, `lanes` side by
+//          side in a register, and rows are broadcast, so stored vectors are used as they lie. out[row * ld + query].
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu.h"
+
+namespace rag {
+
+inline constexpr size_t kMaxLanes = 16;
+inline constexpr size_t kMaxTileRows = 12;
+
+// int8 codes hold round(x / scale) + 128 as unsigned bytes. With the row's (scale, bias) and the query's
+// (codes, their sum, factor) a score is factor * scale * <row, query> - bias.
+struct Int8Query {
+    const int8_t* codes;
+    int32_t sum;
+    float factor;
+};
+struct Int8Panel {
+    const int8_t* codes;   // [dim / 4][query][4] within each group of panel_vectors * lanes queries
+    const int32_t* sums;   // by query
+    const float* factors;  // by query
+};
+
+using RowsKernel = void (*)(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out);
+using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim,
+                             float* out, size_t ld);
+
+struct Kernels {
+    size_t lanes;          // queries in one register
+    size_t panel_vectors;  // registers of queries in one tile
+    size_t tile_rows;      // rows in one tile; panel kernels take multiples of it
+
+    RowsKernel dot_f32, l2_f32, dot_f16, l2_f16;  // l2: minus the squared distance
+    PanelKernel panel_dot_f32, panel_l2_f32;
+
+    void (*dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
+                   float* out);
+    void (*panel_dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
+                         size_t vectors, size_t quads, float* out, size_t ld);
+
+    // Bit i of the result: scores[i] >= thresholds[i], for n <= 64; both padded to a multiple of `lanes`.
+    uint64_t (*above)(const float* scores, const float* thresholds, size_t n);
+    uint64_t (*above_one)(const float* scores, float threshold, size_t n);
+
+    void (*to_half)(const float* from, uint16_t* to, size_t n);    // n a multiple of 16
+    void (*from_half)(const uint16_t* from, float* to, size_t n);  // n a multiple of 16
+};
+
+const Kernels& kernels_portable();
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+const Kernels& kernels_neon();
+
+const Kernels& kernels();  // those of the active instruction set
+
+}  // namespace rag

@@ -1,0 +1,73 @@
+// AVX2 with FMA and F16C: 8 floats, or 32 bytes, an instruction.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace rag {
+namespace {
+
+struct V {
+    using f = __m256;
+    using i = __m256i;
+    struct bytes {
+        __m256i value, magnitude;
+    };
+    static constexpr int lanes = 8, panel_vectors = 2, tile_rows = 6, row_tile = 4;
+
+    static inline f zero() { return _mm256_setzero_ps(); }
+    static inline f load(const float* p) { return _mm256_loadu_ps(p); }
+    static inline f broadcast(float x) { return _mm256_set1_ps(x); }
+    static inline void store(float* p, f x) { _mm256_storeu_ps(p, x); }
+    static inline f fma(f a, f b, f c) { return _mm256_fmadd_ps(a, b, c); }
+    static inline f sub(f a, f b) { return _mm256_sub_ps(a, b); }
+    static inline f mul(f a, f b) { return _mm256_mul_ps(a, b); }
+    static inline float sum(f x) {
+        __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+        s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+        return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    }
+    static inline unsigned not_less(f a, f b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)); }
+    static inline f load_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+    static inline void store_half(uint16_t* p, f x) {
+        _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+
+    // maddubs saturates at 16 bits, so the row goes in by magnitude (<= 127) and its sign moves to the query:
+    // 2 * 127 * 127 fits. The dot is then that of the signed values.
+    static constexpr int code_offset = 0;
+    static inline bytes signed_row(__m256i codes) {
+        const __m256i value = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+        return {value, _mm256_abs_epi8(value)};
+    }
+    static inline i izero() { return _mm256_setzero_si256(); }
+    static inline i load_bytes(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    static inline i load_ints(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    static inline bytes row_bytes(const std::byte* p) { return signed_row(_mm256_loadu_si256((const __m256i*)p)); }
+    static inline bytes broadcast_bytes(const std::byte* p) {
+        int32_t quad;
+        __builtin_memcpy(&quad, p, 4);
+        return signed_row(_mm256_set1_epi32(quad));
+    }
+    static inline i dot4(i sum, const bytes& row, i query) {
+        const __m256i pairs = _mm256_maddubs_epi16(row.magnitude, _mm256_sign_epi8(query, row.value));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    static inline int32_t isum(i x) {
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+        return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    }
+    static inline i isub(i a, i b) { return _mm256_sub_epi32(a, b); }
+    static inline i imul(i a, int b) { return _mm256_mullo_epi32(a, _mm256_set1_epi32(b)); }
+    static inline f to_float(i x) { return _mm256_cvtepi32_ps(x); }
+};
+
+#include "kernels_body.h"
+
+}  // namespace
+
+const Kernels& kernels_avx2() { return kTable; }
+
+}  // namespace rag
+#endif

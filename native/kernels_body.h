@@ -1,0 +1,194 @@
+// The kernels, written once over a vector type V that each kernels_*.cpp defines for its instruction set.
+//
+// Included after V, inside an anonymous namespace, and free of the standard library: each including file is compiled
+// for other processors than the rest of the program, so nothing here may be shared with other files by the linker.
+
+struct Dot {
+    static inline V::f step(V::f sum, V::f row, V::f query) { return V::fma(row, query, sum); }
+    static inline V::f finish(V::f sum) { return sum; }
+    static inline float finish(float sum) { return sum; }
+};
+
+struct L2 {
+    static inline V::f step(V::f sum, V::f row, V::f query) {
+        const V::f difference = V::sub(row, query);
+        return V::fma(difference, difference, sum);
+    }
+    static inline V::f finish(V::f sum) { return V::sub(V::zero(), sum); }
+    static inline float finish(float sum) { return 0 - sum; }  // not -sum: a distance of zero is no -0.0
+};
+
+struct Float32Row {
+    static inline V::f load(const std::byte* row, size_t d) { return V::load(reinterpret_cast<const float*>(row) + d); }
+};
+
+struct Float16Row {
+    static inline V::f load(const std::byte* row, size_t d) {
+        return V::load_half(reinterpret_cast<const uint16_t*>(row) + d);
+    }
+};
+
+template <class Op, class Row, int R>
+inline void rows_tile(const std::byte* const* rows, const float* query, size_t width, float* out) {
+    V::f sum[R];
+    for (int r = 0; r < R; ++r) sum[r] = V::zero();
+    for (size_t d = 0; d < width; d += V::lanes) {
+        const V::f q = V::load(query + d);
+        for (int r = 0; r < R; ++r) sum[r] = Op::step(sum[r], Row::load(rows[r], d), q);
+    }
+    for (int r = 0; r < R; ++r) out[r] = Op::finish(V::sum(sum[r]));
+}
+
+template <class Op, class Row>
+void rows_kernel(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out) {
+    size_t i = 0;
+    for (; i + V::row_tile <= n; i += V::row_tile) rows_tile<Op, Row, V::row_tile>(rows + i, query, width, out + i);
+    for (; i < n; ++i) rows_tile<Op, Row, 1>(rows + i, query, width, out + i);
+}
+
+template <class Op, int N>
+inline void panel_tile(const std::byte* const* rows, const float* packed, size_t dim, float* out, size_t ld) {
+    constexpr int R = V::tile_rows;
+    V::f sum[R][N];
+    const float* row[R];
+    for (int r = 0; r < R; ++r) {
+        row[r] = reinterpret_cast<const float*>(rows[r]);
+        for (int v = 0; v < N; ++v) sum[r][v] = V::zero();
+    }
+    for (size_t d = 0; d < dim; ++d, packed += N * V::lanes) {
+        V::f q[N];
+        for (int v = 0; v < N; ++v) q[v] = V::load(packed + v * V::lanes);
+        for (int r = 0; r < R; ++r) {
+            const V::f x = V::broadcast(row[r][d]);
+            for (int v = 0; v < N; ++v) sum[r][v] = Op::step(sum[r][v], x, q[v]);
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < N; ++v) V::store(out + r * ld + v * V::lanes, Op::finish(sum[r][v]));
+}
+
+template <class Op>
+void panel_kernel(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim, float* out,
+                  size_t ld) {
+    for (size_t i = 0; i < n; i += V::tile_rows) {
+        const float* panel = packed;
+        for (size_t v = 0; v < vectors; v += V::panel_vectors) {
+            float* to = out + i * ld + v * V::lanes;
+            switch (vectors - v) {
+                case 1: panel_tile<Op, 1>(rows + i, panel, dim, to, ld); break;
+                case 2: panel_tile<Op, 2>(rows + i, panel, dim, to, ld); break;
+                default: panel_tile<Op, V::panel_vectors>(rows + i, panel, dim, to, ld);
+            }
+            panel += dim * V::panel_vectors * V::lanes;
+        }
+    }
+}
+
+template <int R>
+inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Query query, size_t width,
+                         float* out) {
+    V::i sum[R];
+    for (int r = 0; r < R; ++r) sum[r] = V::izero();
+    for (size_t d = 0; d < width; d += 4 * V::lanes) {
+        const V::i q = V::load_bytes(query.codes + d);
+        for (int r = 0; r < R; ++r) sum[r] = V::dot4(sum[r], V::row_bytes(rows[r] + d), q);
+    }
+    for (int r = 0; r < R; ++r) {
+        const float dot = static_cast<float>(V::isum(sum[r]) - V::code_offset * query.sum);
+        out[r] = dot * (query.factor * row_factors[2 * r]) - row_factors[2 * r + 1];
+    }
+}
+
+void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
+                    float* out) {
+    size_t i = 0;
+    for (; i + V::row_tile <= n; i += V::row_tile)
+        rows_tile_i8<V::row_tile>(rows + i, row_factors + 2 * i, query, width, out + i);
+    for (; i < n; ++i) rows_tile_i8<1>(rows + i, row_factors + 2 * i, query, width, out + i);
+}
+
+template <int N>
+inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Panel queries, size_t quads,
+                          float* out, size_t ld) {
+    constexpr int R = V::tile_rows;
+    V::i sum[R][N];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < N; ++v) sum[r][v] = V::izero();
+    const int8_t* packed = queries.codes;
+    for (size_t d = 0; d < quads; ++d, packed += 4 * N * V::lanes) {
+        V::i q[N];
+        for (int v = 0; v < N; ++v) q[v] = V::load_bytes(packed + 4 * v * V::lanes);
+        for (int r = 0; r < R; ++r) {
+            const V::bytes x = V::broadcast_bytes(rows[r] + 4 * d);
+            for (int v = 0; v < N; ++v) sum[r][v] = V::dot4(sum[r][v], x, q[v]);
+        }
+    }
+    for (int v = 0; v < N; ++v) {
+        const V::i offset = V::imul(V::load_ints(queries.sums + v * V::lanes), V::code_offset);
+        const V::f factor = V::load(queries.factors + v * V::lanes);
+        for (int r = 0; r < R; ++r) {
+            const V::f dot = V::to_float(V::isub(sum[r][v], offset));
+            const V::f scaled = V::mul(dot, V::mul(factor, V::broadcast(row_factors[2 * r])));
+            V::store(out + r * ld + v * V::lanes, V::sub(scaled, V::broadcast(row_factors[2 * r + 1])));
+        }
+    }
+}
+
+void panel_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
+                     size_t vectors, size_t quads, float* out, size_t ld) {
+    for (size_t i = 0; i < n; i += V::tile_rows) {
+        Int8Panel panel = queries;
+        for (size_t v = 0; v < vectors; v += V::panel_vectors) {
+            float* to = out + i * ld + v * V::lanes;
+            switch (vectors - v) {
+                case 1: panel_tile_i8<1>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
+                case 2: panel_tile_i8<2>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
+                default: panel_tile_i8<V::panel_vectors>(rows + i, row_factors + 2 * i, panel, quads, to, ld);
+            }
+            panel.codes += quads * 4 * V::panel_vectors * V::lanes;
+            panel.sums += V::panel_vectors * V::lanes;
+            panel.factors += V::panel_vectors * V::lanes;
+        }
+    }
+}
+
+uint64_t above(const float* scores, const float* thresholds, size_t n) {
+    uint64_t bits = 0;
+    for (size_t i = 0; i < n; i += V::lanes)
+        bits |= static_cast<uint64_t>(V::not_less(V::load(scores + i), V::load(thresholds + i))) << i;
+    return n == 64 ? bits : bits & ((uint64_t{1} << n) - 1);
+}
+
+uint64_t above_one(const float* scores, float threshold, size_t n) {
+    uint64_t bits = 0;
+    const V::f limit = V::broadcast(threshold);
+    for (size_t i = 0; i < n; i += V::lanes)
+        bits |= static_cast<uint64_t>(V::not_less(V::load(scores + i), limit)) << i;
+    return n == 64 ? bits : bits & ((uint64_t{1} << n) - 1);
+}
+
+void to_half(const float* from, uint16_t* to, size_t n) {
+    for (size_t i = 0; i < n; i += V::lanes) V::store_half(to + i, V::load(from + i));
+}
+
+void from_half(const uint16_t* from, float* to, size_t n) {
+    for (size_t i = 0; i < n; i += V::lanes) V::store(to + i, V::load_half(from + i));
+}
+
+constexpr Kernels kTable{
+    V::lanes,
+    V::panel_vectors,
+    V::tile_rows,
+    rows_kernel<Dot, Float32Row>,
+    rows_kernel<L2, Float32Row>,
+    rows_kernel<Dot, Float16Row>,
+    rows_kernel<L2, Float16Row>,
+    panel_kernel<Dot>,
+    panel_kernel<L2>,
+    rows_kernel_i8,
+    panel_kernel_i8,
+    above,
+    above_one,
+    to_half,
+    from_half,
+};

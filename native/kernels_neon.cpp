@@ -1,0 +1,68 @@
+// NEON, on every 64-bit ARM: 4 floats, or 16 bytes, an instruction.
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+namespace rag {
+namespace {
+
+struct V {
+    using f = float32x4_t;
+    using i = int32x4_t;
+    using bytes = int8x16_t;
+    static constexpr int lanes = 4, panel_vectors = 3, tile_rows = 8, row_tile = 8;
+
+    static inline f zero() { return vdupq_n_f32(0); }
+    static inline f load(const float* p) { return vld1q_f32(p); }
+    static inline f broadcast(float x) { return vdupq_n_f32(x); }
+    static inline void store(float* p, f x) { vst1q_f32(p, x); }
+    static inline f fma(f a, f b, f c) { return vfmaq_f32(c, a, b); }
+    static inline f sub(f a, f b) { return vsubq_f32(a, b); }
+    static inline f mul(f a, f b) { return vmulq_f32(a, b); }
+    static inline float sum(f x) { return vaddvq_f32(x); }
+    static inline unsigned not_less(f a, f b) {
+        const uint32_t weights[4] = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(vcgeq_f32(a, b), vld1q_u32(weights)));
+    }
+    static inline f load_half(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+    static inline void store_half(uint16_t* p, f x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+
+    // Rows are turned back to signed bytes (x ^ 128), so the dot is that of the signed values.
+    static constexpr int code_offset = 0;
+    static inline bytes signed_row(uint8x16_t codes) {
+        return vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
+    }
+    static inline i izero() { return vdupq_n_s32(0); }
+    static inline i load_bytes(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
+    static inline i load_ints(const int32_t* p) { return vld1q_s32(p); }
+    static inline bytes row_bytes(const std::byte* p) { return signed_row(vld1q_u8((const uint8_t*)p)); }
+    static inline bytes broadcast_bytes(const std::byte* p) {
+        uint32_t quad;
+        __builtin_memcpy(&quad, p, 4);
+        return signed_row(vreinterpretq_u8_u32(vdupq_n_u32(quad)));
+    }
+    static inline i dot4(i sum, bytes row, i query) {
+        const int8x16_t q = vreinterpretq_s8_s32(query);
+#if defined(__ARM_FEATURE_DOTPROD)
+        return vdotq_s32(sum, row, q);
+#else
+        const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(row), vget_low_s8(q)));
+        const int32x4_t high = vpaddlq_s16(vmull_high_s8(row, q));
+        return vaddq_s32(sum, vpaddq_s32(low, high));
+#endif
+    }
+    static inline int32_t isum(i x) { return vaddvq_s32(x); }
+    static inline i isub(i a, i b) { return vsubq_s32(a, b); }
+    static inline i imul(i a, int b) { return vmulq_n_s32(a, b); }
+    static inline f to_float(i x) { return vcvtq_f32_s32(x); }
+};
+
+#include "kernels_body.h"
+
+}  // namespace
+
+const Kernels& kernels_neon() { return kTable; }
+
+}  // namespace rag
+#endif

@@ -1,0 +1,91 @@
+// Any processor: vectors of four floats in plain C++, which the compiler maps to whatever the target has.
+#include "kernels.h"
+
+namespace rag {
+namespace {
+
+struct V {
+    using f = float __attribute__((vector_size(16)));
+    using i = int32_t __attribute__((vector_size(16)));
+    struct bytes {
+        int8_t at[16];
+    };
+    static constexpr int lanes = 4, panel_vectors = 2, tile_rows = 4, row_tile = 4;
+
+    template <class T>
+    static inline T copy(const void* p) {
+        T x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+
+    static inline f zero() { return f{}; }
+    static inline f load(const float* p) { return copy<f>(p); }
+    static inline f broadcast(float x) { return f{x, x, x, x}; }
+    static inline void store(float* p, f x) { __builtin_memcpy(p, &x, sizeof x); }
+    static inline f fma(f a, f b, f c) { return a * b + c; }
+    static inline f sub(f a, f b) { return a - b; }
+    static inline f mul(f a, f b) { return a * b; }
+    static inline float sum(f x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+    static inline unsigned not_less(f a, f b) {
+        return unsigned(a[0] >= b[0]) | unsigned(a[1] >= b[1]) << 1 | unsigned(a[2] >= b[2]) << 2 |
+               unsigned(a[3] >= b[3]) << 3;
+    }
+
+    static inline float widen(uint16_t half) {
+        const uint32_t sign = uint32_t(half & 0x8000) << 16;
+        const uint32_t magnitude = half & 0x7fff;
+        if (magnitude < 0x0400) {  // zero or subnormal: magnitude * 2^-24, exactly
+            const float value = float(magnitude) * 0x1p-24f;
+            return sign ? -value : value;
+        }
+        return copy<float>(&static_cast<const uint32_t&>(sign | ((magnitude << 13) + (uint32_t(127 - 15) << 23))));
+    }
+    // Round to nearest, ties to even. The engine stores no infinity, NaN or value beyond the range of half.
+    static inline uint16_t narrow(float x) {
+        const uint32_t all = copy<uint32_t>(&x), sign = all >> 16 & 0x8000, magnitude = all & 0x7fffffff;
+        if (magnitude < 0x38800000) {  // below 2^-14: the addition of 0.5 shifts and rounds the digits in place
+            const float shifted = copy<float>(&magnitude) + 0.5f;
+            return uint16_t(sign | (copy<uint32_t>(&shifted) - 0x3f000000));
+        }
+        const uint32_t rebased = magnitude - (uint32_t(127 - 15) << 23);
+        return uint16_t(sign | ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13));
+    }
+    static inline f load_half(const uint16_t* p) { return f{widen(p[0]), widen(p[1]), widen(p[2]), widen(p[3])}; }
+    static inline void store_half(uint16_t* p, f x) {
+        for (int l = 0; l < lanes; ++l) p[l] = narrow(x[l]);
+    }
+
+    static constexpr int code_offset = 0;
+    static inline i izero() { return i{}; }
+    static inline i load_bytes(const void* p) { return copy<i>(p); }
+    static inline i load_ints(const int32_t* p) { return copy<i>(p); }
+    static inline bytes row_bytes(const std::byte* p) {
+        bytes row;
+        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b]) - 128);
+        return row;
+    }
+    static inline bytes broadcast_bytes(const std::byte* p) {
+        bytes row;
+        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b % 4]) - 128);
+        return row;
+    }
+    static inline i dot4(i sum, const bytes& row, i query) {
+        const bytes q = copy<bytes>(&query);
+        for (int l = 0; l < lanes; ++l)
+            for (int b = 4 * l; b < 4 * l + 4; ++b) sum[l] += row.at[b] * q.at[b];
+        return sum;
+    }
+    static inline int32_t isum(i x) { return x[0] + x[1] + x[2] + x[3]; }
+    static inline i isub(i a, i b) { return a - b; }
+    static inline i imul(i a, int b) { return a * b; }
+    static inline f to_float(i x) { return __builtin_convertvector(x, f); }
+};
+
+#include "kernels_body.h"
+
+}  // namespace
+
+const Kernels& kernels_portable() { return kTable; }
+
+}  // namespace rag

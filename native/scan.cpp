@@ -1,0 +1,184 @@
+#include "scan.h"
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <vector>
+
+#include "topk.h"
+
+namespace rag {
+
+namespace {
+
+constexpr size_t kGroup = 512;                    // queries that share one pass over the vectors
+constexpr size_t kBlockRows = 120;                // rows scored at a time, at most: a multiple of every tile_rows
+constexpr size_t kBlockBytes = size_t{128} << 10; // their size, so that they stay in the second-level cache
+constexpr size_t kPanelBytes = size_t{256} << 10; // packed queries that stay there beside them
+constexpr size_t kWorthAThread = size_t{1} << 22; // multiplications that repay the start of a thread
+
+// A first pass may rank by approximate scores (int8), or by sums taken in another order (panels); so many more
+// candidates than k come out of it, to be ranked by the exact scores.
+size_t candidates(size_t k, bool approximate, bool panels) {
+    if (approximate) return k + std::max<size_t>(32, k);
+    return panels ? k + 8 : k;
+}
+
+// Scores the rows of one tier for a group of queries, one block of rows at a time, and keeps the best.
+class Pass {
+public:
+    Pass(const VectorStore& store, const Tier& tier, const RowSet& rows, const float* queries, size_t n, size_t keep,
+         bool panels)
+        : store_(store), tier_(tier), rows_(rows), kernels_(kernels()), n_(n), keep_(keep), panels_(panels),
+          prepared_(tier.codec->prepare(queries, n, panels)) {
+        const size_t fit = kBlockBytes / tier.codes.stride() / kernels_.tile_rows * kernels_.tile_rows;
+        block_rows_ = std::clamp(fit, kernels_.tile_rows, kBlockRows / kernels_.tile_rows * kernels_.tile_rows);
+    }
+
+    std::vector<TopK> run(size_t threads, const Interrupt& interrupt) {
+        std::vector<Worker> workers(threads);
+        const size_t blocks = (rows_.size() + block_rows_ - 1) / block_rows_;
+        parallel(blocks, threads, interrupt, [&](size_t block, size_t thread) {
+            Worker& worker = workers[thread];
+            if (worker.best.empty()) start(worker);
+            score(worker, block * block_rows_);
+        });
+        std::vector<TopK> best(n_, TopK(keep_));
+        for (const Worker& worker : workers)
+            for (size_t q = 0; q < worker.best.size(); ++q) best[q].merge(worker.best[q]);
+        return best;
+    }
+
+private:
+    struct Worker {  // what one thread needs for itself
+        std::vector<TopK> best;         // by query
+        std::vector<float> thresholds;  // by query, of `best`; the padding of the last register lets nothing through
+        std::vector<float> scores;
+        std::vector<const std::byte*> rows;
+        std::vector<float> factors;
+    };
+
+    void start(Worker& worker) const {
+        const size_t width = round_up(n_, kernels_.lanes);
+        worker.best.assign(n_, TopK(keep_));
+        worker.thresholds.assign(width, std::numeric_limits<float>::infinity());
+        std::fill_n(worker.thresholds.begin(), n_, -std::numeric_limits<float>::infinity());
+        worker.scores.resize(round_up(block_rows_, 64) * (panels_ ? width : 1));
+        worker.rows.resize(block_rows_);
+        worker.factors.resize(block_rows_ * tier_.codec->factors());
+    }
+
+    void score(Worker& worker, size_t first) const {
+        const Block block = load(worker, first);
+        if (panels_) {
+            score_panels(worker, block, first);
+            return;
+        }
+        for (size_t q = 0; q < n_; ++q) {
+            prepared_->rows(q, block, worker.scores.data());
+            for (size_t r = 0; r < block.n; r += 64) {
+                const float* scores = worker.scores.data() + r;
+                uint64_t bits = kernels_.above_one(scores, worker.thresholds[q], std::min<size_t>(64, block.n - r));
+                for (; bits; bits &= bits - 1) {
+                    const int i = std::countr_zero(bits);
+                    enter(worker, q, scores[i], rows_[first + r + i]);
+                }
+            }
+        }
+    }
+
+    void score_panels(Worker& worker, const Block& block, size_t first) const {
+        const size_t lanes = kernels_.lanes, vectors = round_up(n_, lanes) / lanes, ld = vectors * lanes;
+        const size_t fit = kPanelBytes / (tier_.codes.stride() * lanes) / kernels_.panel_vectors;
+        const size_t step = std::max<size_t>(fit, 1) * kernels_.panel_vectors;
+        for (size_t v = 0; v < vectors; v += step)
+            prepared_->panel(v, std::min(step, vectors - v), block, worker.scores.data() + v * lanes, ld);
+        for (size_t r = 0; r < block.n; ++r)
+            for (size_t q = 0; q < ld; q += 64) {
+                const float* scores = worker.scores.data() + r * ld + q;
+                uint64_t bits = kernels_.above(scores, worker.thresholds.data() + q, std::min<size_t>(64, ld - q));
+                for (; bits; bits &= bits - 1) {
+                    const int i = std::countr_zero(bits);
+                    enter(worker, q + i, scores[i], rows_[first + r]);
+                }
+            }
+    }
+
+    void enter(Worker& worker, size_t q, float score, uint32_t row) const {
+        worker.best[q].push({score, row, store_.ids()[row]});
+        worker.thresholds[q] = worker.best[q].threshold();
+    }
+
+    // The block of rows from number `first` of the row set on; its last tile is filled up with the last row.
+    Block load(Worker& worker, size_t first) const {
+        const size_t n = std::min(block_rows_, rows_.size() - first), kept = tier_.codec->factors();
+        for (size_t i = 0; i < round_up(n, kernels_.tile_rows); ++i) {
+            const size_t row = rows_[first + std::min(i, n - 1)];
+            worker.rows[i] = tier_.codes[row];
+            if (kept) std::copy_n(tier_.factors_of(row), kept, worker.factors.data() + i * kept);
+        }
+        return {worker.rows.data(), worker.factors.data(), n};
+    }
+
+    const VectorStore& store_;
+    const Tier& tier_;
+    const RowSet& rows_;
+    const Kernels& kernels_;
+    size_t n_, keep_, block_rows_;
+    bool panels_;
+    std::unique_ptr<Queries> prepared_;
+};
+
+// Gives candidates the score of the exact tier, computed alone, so that it depends on nothing but the pair.
+void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vector<Candidate>& found) {
+    std::vector<const std::byte*> rows(round_up(found.size(), kMaxTileRows));
+    std::vector<float> scores(round_up(found.size(), kMaxLanes));
+    for (size_t i = 0; i < found.size(); ++i) rows[i] = tier.codes[found[i].row];
+    prepared.rows(query, {rows.data(), nullptr, found.size()}, scores.data());
+    for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
+    std::sort(found.begin(), found.end(), better);
+}
+
+void scan_group(const VectorStore& store, const RowSet& rows, const float* queries, size_t n, size_t k, size_t threads,
+                const Interrupt& interrupt, int64_t* ids, float* scores) {
+    const Tier& finest = store.finest();
+    // Few rows are cheaper to score exactly at once.
+    const bool approximate = store.secondary() && rows.size() > 2 * candidates(k, true, false);
+    const bool panels = n >= std::max<size_t>(kernels().lanes / 2, 2);
+    const size_t keep = std::min(rows.size(), candidates(k, approximate, panels));
+    if (keep == 0) return;
+
+    const Tier& tier = approximate ? store.primary() : finest;
+    std::vector<TopK> best = Pass(store, tier, rows, queries, n, keep, panels).run(threads, interrupt);
+    const bool again = approximate || panels;
+    const std::unique_ptr<Queries> exact = again ? finest.codec->prepare(queries, n, false) : nullptr;
+    parallel(n, again ? threads : 1, interrupt, [&](size_t q, size_t) {
+        std::vector<Candidate> found = best[q].take();
+        if (again) rescore(finest, *exact, q, found);
+        for (size_t i = 0; i < std::min(k, found.size()); ++i) {
+            ids[q * k + i] = found[i].id;
+            scores[q * k + i] = found[i].score;
+        }
+    });
+}
+
+}  // namespace
+
+void scan(const VectorStore& store, const float* queries, size_t n, size_t k,
+          std::optional<std::span<const int64_t>> filter, size_t threads, const Interrupt& interrupt, int64_t* ids,
+          float* scores) {
+    const std::vector<float> ready = store.checked_queries(queries, n);
+    std::fill_n(ids, n * k, int64_t{-1});
+    std::fill_n(scores, n * k, -std::numeric_limits<float>::infinity());
+
+    const std::shared_lock lock(store.mutex());
+    const RowSet rows = store.select(filter);
+    for (size_t first = 0; first < n; first += kGroup) {
+        const size_t count = std::min(kGroup, n - first);
+        const size_t useful = std::max<size_t>(rows.size() * count * store.dim() / kWorthAThread, 1);
+        scan_group(store, rows, ready.data() + first * store.dim(), count, k, std::min(threads, useful), interrupt,
+                   ids + first * k, scores + first * k);
+    }
+}
+
+}  // namespace rag

@@ -1,0 +1,161 @@
+#include "store.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "errors.h"
+
+namespace rag {
+
+namespace {
+
+// Scores of vectors below this length stay finite in float, squared distances included.
+constexpr double kLargestNorm = 1e18;
+
+std::string at(const char* what, size_t row) { return std::string(what) + "[" + std::to_string(row) + "]"; }
+
+[[noreturn]] void refuse_component(const float* vector, size_t dim, float limit, const std::string& where) {
+    for (size_t d = 0; d < dim; ++d) {
+        const std::string place = where + " holds " + std::to_string(vector[d]) + " at position " + std::to_string(d);
+        if (!std::isfinite(vector[d])) throw InputError(place, "vectors must be finite; check what made them");
+        if (std::abs(vector[d]) > limit)
+            throw InputError(place + ", beyond what the codec can hold (" + std::to_string(limit) + ")",
+                             "scale the vectors down, or use codec float32");
+    }
+    throw InputError(where + " is longer than 1e18", "scale the vectors down");
+}
+
+void append(Tier& tier, const float* vectors, size_t n, size_t dim) {
+    std::byte* codes = tier.codes.extend(n);
+    std::byte* factors = tier.codec->factors() ? tier.factors.extend(n) : nullptr;
+    for (size_t i = 0; i < n; ++i)
+        tier.codec->encode(vectors + i * dim, codes + i * tier.codes.stride(),
+                           reinterpret_cast<float*>(factors ? factors + i * tier.factors.stride() : nullptr));
+}
+
+void commit(Tier& tier, size_t n) {
+    tier.codes.commit(n);
+    if (tier.codec->factors()) tier.factors.commit(n);
+}
+
+}  // namespace
+
+VectorStore::VectorStore(size_t dim, Metric metric, std::string_view codec)
+    : dim_(dim), metric_(metric), primary_(make_codec(codec, dim, metric)) {
+    if (const std::string_view exact = primary_.codec->exact(); !exact.empty())
+        secondary_.emplace(make_codec(exact, dim, metric));
+}
+
+void VectorStore::attach(const Parts& parts, size_t n, const std::shared_ptr<void>& owner) {
+    ids_.attach(parts.ids, owner);
+    primary_.codes.attach(parts.codes, owner);
+    if (primary_.codec->factors()) primary_.factors.attach(parts.factors, owner);
+    if (secondary_) secondary_->codes.attach(parts.secondary, owner);
+    dead_.resize(n);
+    std::memcpy(dead_.words().data(), parts.tombstones.data(), dead_.words().size_bytes());
+    dead_count_ = dead_.count();
+}
+
+float VectorStore::limit() const {
+    const float primary = primary_.codec->limit();
+    return secondary_ ? std::min(primary, secondary_->codec->limit()) : primary;
+}
+
+std::vector<float> VectorStore::checked_queries(const float* queries, size_t n) const {
+    return checked(queries, n, std::numeric_limits<float>::max(), "queries");
+}
+
+std::vector<float> VectorStore::checked(const float* vectors, size_t n, float limit, const char* what) const {
+    std::vector<float> result(vectors, vectors + n * dim_);
+    const bool unit = metric_ == Metric::cosine;
+    const float largest = unit ? std::numeric_limits<float>::max() : limit;
+    for (size_t i = 0; i < n; ++i) {
+        float* vector = result.data() + i * dim_;
+        double squares = 0;
+        bool within = true;
+        for (size_t d = 0; d < dim_; ++d) {
+            squares += static_cast<double>(vector[d]) * vector[d];
+            within &= std::abs(vector[d]) <= largest;  // false for NaN
+        }
+        const double norm = std::sqrt(squares);
+        if (!within || (!unit && norm > kLargestNorm)) refuse_component(vector, dim_, largest, at(what, i));
+        if (!unit) continue;
+        if (norm == 0)
+            throw InputError(at(what, i) + " is all zeros, which has no direction",
+                             "leave it out, or use metric ip or l2");
+        for (size_t d = 0; d < dim_; ++d) vector[d] = static_cast<float>(vector[d] / norm);
+    }
+    return result;
+}
+
+void VectorStore::check_new(std::span<const int64_t> ids) const {
+    if (rows() + ids.size() > std::numeric_limits<uint32_t>::max())
+        throw InputError("an index holds at most 4294967295 vectors", "split them over several indexes");
+    std::vector<int64_t> sorted(ids.begin(), ids.end());
+    std::sort(sorted.begin(), sorted.end());
+    if (!sorted.empty() && sorted.front() < 0)
+        throw InputError("id " + std::to_string(sorted.front()) + " is negative", "ids start at 0");
+    if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end())
+        throw InputError("id " + std::to_string(*twice) + " is given twice", "each vector needs its own id");
+    Bitmap found(rows());
+    ids_.find(sorted, found);
+    found.each([&](size_t row) {
+        if (!dead_[row])
+            throw InputError("id " + std::to_string(ids_[row]) + " is there already", "delete it first to replace it");
+    });
+}
+
+void VectorStore::add(std::span<const int64_t> ids, const float* vectors) {
+    check_new(ids);
+    const size_t n = ids.size();
+    const std::vector<float> ready = checked(vectors, n, limit(), "vectors");
+    // Everything that can fail comes before the first commit.
+    append(primary_, ready.data(), n, dim_);
+    if (secondary_) append(*secondary_, ready.data(), n, dim_);
+    ids_.reserve(n);
+    dead_.resize(rows() + n);
+    ids_.append(ids);
+    commit(primary_, n);
+    if (secondary_) commit(*secondary_, n);
+}
+
+size_t VectorStore::remove(std::span<const int64_t> ids) {
+    size_t removed = 0;
+    for (int64_t id : ids) {
+        const auto row = ids_.find(id);
+        if (!row || dead_[*row]) continue;
+        dead_.set(*row);
+        ++removed;
+    }
+    dead_count_ += removed;
+    return removed;
+}
+
+void VectorStore::decode(std::span<const int64_t> ids, float* vectors) const {
+    const Tier& tier = finest();
+    for (size_t i = 0; i < ids.size(); ++i) {
+        const auto row = ids_.find(ids[i]);
+        if (!row || dead_[*row]) throw NotFoundError("id " + std::to_string(ids[i]) + " is not in the index");
+        tier.codec->decode(tier.codes[*row], tier.factors_of(*row), vectors + i * dim_);
+    }
+}
+
+RowSet VectorStore::select(std::optional<std::span<const int64_t>> filter) const {
+    if (!filter && dead_count_ == 0) return RowSet(rows());
+    Bitmap chosen(rows());
+    if (filter) ids_.find(*filter, chosen);
+    std::vector<uint32_t> list;
+    list.reserve(filter ? std::min(filter->size(), live()) : live());
+    const std::span<const uint64_t> dead = dead_.words();
+    for (size_t w = 0; w < dead.size(); ++w) {
+        const size_t left = rows() - w * 64;
+        const uint64_t all = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+        for (uint64_t bits = (filter ? chosen.words()[w] : all) & ~dead[w]; bits; bits &= bits - 1)
+            list.push_back(static_cast<uint32_t>(w * 64 + std::countr_zero(bits)));
+    }
+    return RowSet(std::move(list));
+}
+
+}  // namespace rag

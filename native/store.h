@@ -1,0 +1,92 @@
+// Vectors under ids, in one or two codecs, with deletions: what every index searches in.
+#pragma once
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bitmap.h"
+#include "codec.h"
+#include "ids.h"
+#include "memory.h"
+
+namespace rag {
+
+// All vectors in one codec.
+struct Tier {
+    explicit Tier(std::unique_ptr<Codec> codec_)
+        : codec(std::move(codec_)), codes(codec->code_bytes()), factors(std::max<size_t>(codec->factors(), 1) * 4) {}
+
+    const float* factors_of(size_t row) const {
+        return codec->factors() ? reinterpret_cast<const float*>(factors[row]) : nullptr;
+    }
+
+    std::unique_ptr<Codec> codec;
+    Rows codes;
+    Rows factors;  // no rows at all when the codec keeps none
+};
+
+// Rows to look at, ascending: a list, or simply all.
+class RowSet {
+public:
+    explicit RowSet(size_t n) : n_(n) {}
+    explicit RowSet(std::vector<uint32_t> list) : n_(list.size()), all_(false), list_(std::move(list)) {}
+    size_t size() const { return n_; }
+    uint32_t operator[](size_t i) const { return all_ ? static_cast<uint32_t>(i) : list_[i]; }
+
+private:
+    size_t n_;
+    bool all_ = true;
+    std::vector<uint32_t> list_;
+};
+
+struct Parts {  // memory of a store that was opened from a file; empty where there is none
+    std::span<const std::byte> ids, codes, factors, secondary, tombstones;
+};
+
+class VectorStore {
+public:
+    VectorStore(size_t dim, Metric metric, std::string_view codec);
+
+    size_t dim() const { return dim_; }
+    Metric metric() const { return metric_; }
+
+    // Readers hold this shared, writers exclusively; the methods below expect their caller to do so.
+    std::shared_mutex& mutex() const { return mutex_; }
+
+    void attach(const Parts& parts, size_t n, const std::shared_ptr<void>& owner);
+    void add(std::span<const int64_t> ids, const float* vectors);  // all of them, or InputError and none
+    size_t remove(std::span<const int64_t> ids);
+    void decode(std::span<const int64_t> ids, float* vectors) const;  // or NotFoundError
+
+    // Queries [n, dim] as the codecs want them: finite, and of unit length under cosine. Throws InputError.
+    std::vector<float> checked_queries(const float* queries, size_t n) const;
+    // The live rows, or those with an id in `filter` (ascending).
+    RowSet select(std::optional<std::span<const int64_t>> filter) const;
+
+    size_t rows() const { return ids_.size(); }
+    size_t live() const { return ids_.size() - dead_count_; }
+    const Ids& ids() const { return ids_; }
+    const Bitmap& dead() const { return dead_; }
+    const Tier& primary() const { return primary_; }
+    const Tier& finest() const { return secondary_ ? *secondary_ : primary_; }
+    const Tier* secondary() const { return secondary_ ? &*secondary_ : nullptr; }
+
+private:
+    void check_new(std::span<const int64_t> ids) const;
+    std::vector<float> checked(const float* vectors, size_t n, float limit, const char* what) const;
+    float limit() const;
+
+    size_t dim_;
+    Metric metric_;
+    Tier primary_;
+    std::optional<Tier> secondary_;
+    Ids ids_;
+    Bitmap dead_;
+    size_t dead_count_ = 0;
+    mutable std::shared_mutex mutex_;
+};
+
+}  // namespace rag

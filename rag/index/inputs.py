@@ -1,0 +1,60 @@
+"""Checks of what callers hand to an index, shared by every engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.errors import InputError
+
+__all__ = ["as_filter", "as_ids", "as_vectors", "check_k", "check_threads"]
+
+
+def as_vectors(vectors: Any, dim: int, what: str = "vectors") -> NDArray[np.float32]:
+    """float32[n, dim], C-contiguous; other real numbers are converted. Copies only what needs it."""
+    array = np.asarray(vectors)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what} have dtype {array.dtype}, expected float32")
+    if array.ndim != 2 or array.shape[1] != dim:
+        hint = f"one vector is {what}[None, :]" if array.ndim == 1 else None
+        raise InputError(f"{what} have shape {array.shape}, expected (n, {dim})", hint=hint)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the engine refuses by name
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def as_ids(ids: Any, what: str = "ids") -> NDArray[np.int64]:
+    """int64[n], C-contiguous."""
+    array = np.asarray(ids)
+    if array.size == 0 and array.ndim == 1:
+        return np.empty(0, dtype=np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise InputError(f"{what} are {array.dtype} of shape {array.shape}, expected int64 of shape (n,)")
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{what} reach {array.max()}, beyond int64")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_filter(ids: Any | None) -> NDArray[np.int64] | None:
+    """Allowed ids, int64[n], sorted and unique."""
+    if ids is None:
+        return None
+    array = as_ids(ids, "filter ids")
+    if np.any(array[1:] <= array[:-1]):
+        raise InputError("filter ids are not sorted and unique", hint="pass numpy.unique(ids)")
+    return array
+
+
+def check_k(k: int) -> int:
+    """The number of results a query, at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k is {k!r}, expected a whole number from 1")
+    return int(k)
+
+
+def check_threads(threads: int) -> int:
+    """The number of threads, 0 for all cores."""
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 0:
+        raise InputError(f"threads is {threads!r}, expected a whole number from 0 (all cores)")
+    return int(threads)

@@ -1,0 +1,42 @@
+"""Nearest chunks by embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from rag.operators.base import Operator
+from rag.operators.resources import Collection
+from rag.operators.retrieval.search import grouped_search
+from rag.types import Hits, Query
+
+__all__ = ["Dense"]
+
+
+class Dense(Operator, name="retrieval.dense", waits=True):
+    """Find the chunks whose embeddings are nearest to the query's.
+
+    Encodes the query with the collection's own encoder, unless it carries a vector already. Scores are those of the
+    collection's metric: larger is nearer. Raises ConfigError for a wrong filter. (Modular RAG, arXiv:2407.21059, 3.3.)
+    """
+
+    k: int = Field(100, ge=1, description="hits to return; fewer only when the collection, or the filter, has fewer")
+    filter: str | None = Field(
+        None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
+    )
+
+    def run(self, query: Query, collection: Collection) -> Hits:
+        return self.run_batch([query], collection)[0]
+
+    def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
+        vectors = query_vectors(query, collection)
+        return grouped_search(
+            query, self.filter, lambda rows, where: collection.search_dense(vectors[rows], self.k, filter=where)
+        )
+
+
+def query_vectors(queries: list[Query], collection: Collection) -> np.ndarray:
+    """float32[n, d]: the vectors that queries carry, and for the others those of the collection's encoder."""
+    to_encode = [q.text for q in queries if q.vector is None]
+    encoded = iter(collection.encoder.encode_queries(to_encode) if to_encode else ())
+    return np.stack([next(encoded) if q.vector is None else q.vector for q in queries])

@@ -1,0 +1,123 @@
+"""Nodes made of other nodes: one after another, and side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from rag.pipelines.execution import Run, side_by_side
+from rag.pipelines.node import Channels, Node, Resolve
+
+__all__ = ["Branches", "Chain", "Merge"]
+
+
+class Chain(Node):
+    """Nodes one after another."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.name = "sequence"
+        self.waits = any(n.waits for n in nodes)
+        self.nodes = nodes
+
+    def bind(self, resolve: Resolve) -> None:
+        for node in self.nodes:
+            node.bind(resolve)
+
+    def run(self, values: Channels, run: Run | None) -> None:
+        for node in self.nodes:
+            node.run(values, run)
+
+    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        for node in self.nodes:
+            node.run_batch(batch, run)
+
+    async def arun(self, values: Channels, run: Run | None) -> None:
+        for node in self.nodes:
+            await node.arun(values, run)
+
+    def describe(self, depth: int = 0) -> Iterator[str]:
+        for node in self.nodes:
+            yield from node.describe(depth)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What becomes of one channel after branches: the value of one branch, or a list with one value a branch.
+
+    It goes to the channel `target`. `sources` are branch numbers (-1: the value from before them); `spread` says which
+    of these hold a list already.
+    """
+
+    channel: str
+    target: str
+    sources: tuple[int, ...]
+    spread: tuple[bool, ...]
+    collect: bool
+
+
+class Branches(Node):
+    """Nodes side by side, each on a copy of the channels, and one merge of what they wrote."""
+
+    def __init__(self, name: str, branches: list[Node], merges: list[Merge]) -> None:
+        self.name = name
+        self.branches = branches
+        self.merges = merges
+        self.waits = any(b.waits for b in branches)
+        self._threads = sum(b.waits for b in branches) > 1
+
+    def bind(self, resolve: Resolve) -> None:
+        for branch in self.branches:
+            branch.bind(resolve)
+
+    def run(self, values: Channels, run: Run | None) -> None:
+        copies = [dict(values) for _ in self.branches]
+        if self._threads:
+            side_by_side([partial(b.run, c, run) for b, c in zip(self.branches, copies, strict=True)])
+        else:
+            for branch, copy in zip(self.branches, copies, strict=True):
+                branch.run(copy, run)
+        self._merge(values, copies)
+
+    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        copies = [[dict(values) for values in batch] for _ in self.branches]
+        if self._threads:
+            side_by_side([partial(b.run_batch, c, run) for b, c in zip(self.branches, copies, strict=True)])
+        else:
+            for branch, copy in zip(self.branches, copies, strict=True):
+                branch.run_batch(copy, run)
+        for i, values in enumerate(batch):
+            self._merge(values, [copy[i] for copy in copies])
+
+    async def arun(self, values: Channels, run: Run | None) -> None:
+        copies = [dict(values) for _ in self.branches]
+        tasks = [asyncio.ensure_future(b.arun(c, run)) for b, c in zip(self.branches, copies, strict=True)]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        self._merge(values, copies)
+
+    def describe(self, depth: int = 0) -> Iterator[str]:
+        indent = "  " * depth
+        for i, branch in enumerate(self.branches, 1):
+            yield f"{indent}{self.name}, branch {i} of {len(self.branches)}:"
+            yield from branch.describe(depth + 1)
+        joined = [m.target for m in self.merges if m.collect]
+        if joined:
+            yield f"{indent}{self.name} leaves one value a branch in: {', '.join(joined)}"
+
+    def _merge(self, values: Channels, copies: list[Channels]) -> None:
+        for merge in self.merges:
+            if not merge.collect:
+                values[merge.target] = copies[merge.sources[0]][merge.channel]
+                continue
+            collected = []
+            for source, spread in zip(merge.sources, merge.spread, strict=True):
+                value = (values if source < 0 else copies[source])[merge.channel]
+                collected.extend(value) if spread else collected.append(value)
+            values[merge.target] = collected

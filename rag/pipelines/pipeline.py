@@ -1,0 +1,237 @@
+"""The pipeline: a checked flow bound to its resources, and the ways to run it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, get_origin
+
+from rag.errors import ConfigError, InputError, did_you_mean
+from rag.operators import Flow
+from rag.operators.signature import STANDARD_CHANNELS, show_type
+from rag.pipelines.events import Event, Finished
+from rag.pipelines.execution import Run
+from rag.pipelines.plan import Path as FlowPath
+from rag.pipelines.plan import make_plan
+from rag.types import Query, State
+
+__all__ = ["Pipeline", "RunInput"]
+
+RunInput: TypeAlias = "str | Query | Mapping[str, Any]"
+"""What one run starts from: a question, or all input channels by name."""
+
+
+class Pipeline:
+    """A flow that was checked and bound, ready to run.
+
+        hybrid = (Dense(k=100) | BM25(k=100)) >> Fuse()
+        pipeline = Pipeline(hybrid >> AsContext() >> ExtractiveAnswer(), collection="kb")
+        print(pipeline.run("what is a manifest?").answer.text)
+
+    `collection`, `encoder` and `llm` are resources, each an object or what names one (a folder, "all-MiniLM-L6-v2",
+    "openai:gpt-4o-mini"); `resources` holds further ones by parameter name. `inputs` are the channels that a run starts
+    with, by name and type; standard channels may be given as a list of names. The default is `query` alone.
+
+    Raises FlowError when the flow does not fit together, before any resource is opened.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        collection: Any = None,
+        encoder: Any = None,
+        llm: Any = None,
+        resources: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | Sequence[str] = ("query",),
+        name: str = "",
+        description: str = "",
+        lines: Mapping[FlowPath, int] | None = None,
+    ) -> None:
+        self.flow = flow
+        self.name = name
+        self.description = description
+        self.inputs = _input_types(inputs)
+        given = {"collection": collection, "encoder": encoder, "llm": llm, **(resources or {})}
+        self.resources = {key: value for key, value in given.items() if value is not None}
+        self._plan = make_plan(flow, self.inputs, lines)
+        self._bound = False
+        self._binding = threading.Lock()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pipeline):
+            return NotImplemented
+        mine = (self.flow, self.inputs, self.resources, self.name, self.description)
+        return mine == (other.flow, other.inputs, other.resources, other.name, other.description)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.flow!r})"
+
+    def bind(self) -> Pipeline:
+        """Open the resources and hand them to the operators; done by the first run when it was not done before.
+
+        Raises FlowError when an operator needs a resource that the pipeline has not, and what opening one raises.
+        """
+        if not self._bound:
+            with self._binding:
+                if not self._bound:
+                    from rag.pipelines.resources import resolver  # collections and models are not needed to check
+
+                    self._plan.root.bind(resolver(self.resources))
+                    self._bound = True
+        return self
+
+    def run(self, query: RunInput | None = None, *, observe: Run | None = None, **inputs: Any) -> State:
+        """Run once; the state at the end holds every channel, e.g. `.answer` or `.hits`.
+
+        `observe` collects spans and events. Raises InputError for a wrong input and RagError, naming the node, for
+        whatever goes wrong in an operator.
+        """
+        self.bind()
+        values = self._start(query, inputs)
+        self._plan.root.run(values, observe)
+        return State(values)
+
+    def run_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
+        """Run for many inputs at once; equal to `run` one by one, but encoders and indexes see batches."""
+        self.bind()
+        batch = [self._start(q, {}) for q in queries]
+        if batch:
+            self._plan.root.run_batch(batch, observe)
+        return [State(values) for values in batch]
+
+    def stream(self, query: RunInput | None = None, **inputs: Any) -> Iterator[Event]:
+        """Run once and hand out events while it goes on; the last is `Finished`. Closing the iterator stops the run."""
+        self.bind()
+        values = self._start(query, inputs)
+        events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        run = Run(events.put)
+
+        def work() -> None:
+            try:
+                self._plan.root.run(values, run)
+                events.put(Finished(State(values)))
+            except BaseException as error:  # noqa: BLE001  raised again where the events are read
+                events.put(error)
+
+        worker = threading.Thread(target=work, name="rag-stream", daemon=True)
+        worker.start()
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            run.stop()
+
+    async def arun(self, query: RunInput | None = None, *, observe: Run | None = None, **inputs: Any) -> State:
+        """`run` for an event loop."""
+        await self._abind()
+        values = self._start(query, inputs)
+        await self._plan.root.arun(values, observe)
+        return State(values)
+
+    async def arun_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
+        """`run_batch` for an event loop; it runs in a thread."""
+        return await asyncio.to_thread(self.run_batch, queries, observe=observe)
+
+    async def astream(self, query: RunInput | None = None, **inputs: Any) -> AsyncIterator[Event]:
+        """`stream` for an event loop. Closing the iterator cancels the run."""
+        await self._abind()
+        values = self._start(query, inputs)
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def emit(event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        run = Run(emit)
+        task = asyncio.ensure_future(self._plan.root.arun(values, run))
+        # The task ends, then the events that threads have posted are all in the queue, then this marker follows them.
+        task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, Finished(State(values))))
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Finished):
+                    await task
+                    yield event
+                    return
+                yield event
+        finally:
+            run.stop()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def explain(self) -> str:
+        """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs."""
+        plan = self._plan
+        inputs = [f"{name}: {show_type(kind)}" for name, kind in plan.inputs.items()]
+        optional = [f"{name}?: {show_type(kind)}" for name, kind in plan.optional_inputs.items()]
+        lines = [f"inputs  {', '.join(inputs + optional)}"]
+        lines += [f"  {line}" for line in plan.root.describe()]
+        ends = [
+            f"{name}: {show_type(list[slot.type] if slot.spread else slot.type)}"  # type: ignore[name-defined]
+            for name, slot in plan.final.items()
+        ]
+        lines.append(f"final   {', '.join(ends)}")
+        return "\n".join(lines)
+
+    @classmethod
+    def from_yaml(cls, source: str | Path, **resources: Any) -> Pipeline:
+        """A pipeline from a YAML file, or from YAML text when `source` holds a line break.
+
+        `resources` (collection=, encoder=, llm=) take the place of those that the file names. Raises ConfigError with
+        the line of what is wrong.
+        """
+        from rag.pipelines.yaml import load
+
+        return load(source, **resources)
+
+    def to_yaml(self) -> str:
+        """The pipeline as YAML, with only the settings that differ from their defaults."""
+        from rag.pipelines.yaml import dump
+
+        return dump(self)
+
+    async def _abind(self) -> None:
+        if not self._bound:
+            await asyncio.to_thread(self.bind)
+
+    def _start(self, query: RunInput | None, inputs: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(query, Mapping):
+            inputs = {**query, **inputs}
+        elif query is not None:
+            inputs = {"query": query, **inputs}
+        if isinstance(inputs.get("query"), str):
+            inputs["query"] = Query(inputs["query"])
+        plan = self._plan
+        for name, value in inputs.items():
+            kind = plan.inputs.get(name) or plan.optional_inputs.get(name)
+            if kind is None:
+                known = {*plan.inputs, *plan.optional_inputs}
+                raise InputError(f"the pipeline has no input {name!r}", hint=did_you_mean(name, known))
+            outer = get_origin(kind) or kind
+            if isinstance(outer, type) and not isinstance(value, outer):
+                raise InputError(f"input {name!r} is {show_type(type(value))}, expected {show_type(kind)}")
+        for name in plan.inputs:
+            if name not in inputs:
+                raise InputError(f"input {name!r} is missing", hint=f"the pipeline takes {', '.join(plan.inputs)}")
+        return inputs
+
+
+def _input_types(inputs: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    for name in inputs:
+        if name not in STANDARD_CHANNELS:
+            hint = did_you_mean(name, STANDARD_CHANNELS) or f"give its type: inputs={{{name!r}: str}}"
+            raise ConfigError(f"input {name!r} is no standard channel, so its type is not known", hint=hint)
+    return {name: STANDARD_CHANNELS[name] for name in inputs}

@@ -1,0 +1,214 @@
+"""From a flow to a plan: every name, channel and type is checked before anything runs or is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any, TypeAlias
+
+from rag.errors import FlowError, did_you_mean
+from rag.operators import Flow, Operator, Parallel, Sequence, catalogue
+from rag.operators.registry import short_name
+from rag.operators.signature import STANDARD_CHANNELS, Read, assignable, show_type
+from rag.pipelines.node import Node
+from rag.pipelines.parallel import Branches, Chain, Merge
+from rag.pipelines.step import Argument, Step
+
+__all__ = ["Path", "Plan", "Scope", "Slot", "compile_flow", "make_plan"]
+
+Path: TypeAlias = tuple[int, ...]
+"""Where a flow stands in the tree: the number of the child to take at each level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What is known of a channel at one place in the flow.
+
+    `spread`: it holds a list with one value of `type` for each parallel branch. `by_branch`: branches before wrote over
+    this input of the pipeline; it holds what it held before them, and the channel of this name holds their values.
+    `writer` names the node, None for an input.
+    """
+
+    type: Any
+    writer: str | None = None
+    spread: bool = False
+    by_branch: str | None = None
+
+
+Scope: TypeAlias = Mapping[str, Slot]
+
+
+@dataclass
+class Checker:
+    """What is collected while a flow is compiled: the nodes' names, problems, inputs that may be handed in."""
+
+    lines: Mapping[Path, int]
+    inputs: frozenset[str]
+    problems: list[FlowError] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
+    optional_inputs: dict[str, Any] = field(default_factory=dict)
+
+    def name(self, base: str) -> str:
+        self.names[base] += 1
+        return base if self.names[base] == 1 else f"{base}:{self.names[base]}"
+
+    def problem(self, node: str, path: Path, message: str, hint: str) -> None:
+        line = self.lines.get(path)
+        where = f"node {node!r}" + (f" (line {line})" if line is not None else "")
+        self.problems.append(FlowError(f"{where}: {message}", hint=hint))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked flow, ready to be bound to its resources and run.
+
+    `inputs` must be given to a run, `optional_inputs` may be; both map channel names to types. `final` is what is known
+    of every channel at the end.
+    """
+
+    root: Node
+    inputs: Mapping[str, Any]
+    optional_inputs: Mapping[str, Any]
+    final: Scope
+
+
+def make_plan(flow: Flow, inputs: Mapping[str, Any], lines: Mapping[Path, int] | None = None) -> Plan:
+    """Check a flow that starts with these input channels (name to type), and compile it.
+
+    `lines` gives the line of a flow in its YAML file by its path. Raises FlowError for the first problem, with the
+    others, if there are more, in its message.
+    """
+    checker = Checker(lines or {}, frozenset(inputs))
+    scope: Scope = {name: Slot(kind) for name, kind in inputs.items()}
+    root, final = compile_flow(flow, scope, (), checker)
+    if checker.problems:
+        first, *others = checker.problems
+        message = "\n".join([first.message, *(f"also {p.message}" for p in others)])
+        raise FlowError(message, hint=first.hint)
+    return Plan(root, dict(inputs), checker.optional_inputs, final)
+
+
+@singledispatch
+def compile_flow(flow: Flow, scope: Scope, path: Path, checker: Checker) -> tuple[Node, Scope]:
+    """The node for a flow, given what is known of the channels before it; and what is known after it."""
+    raise FlowError(f"{flow!r} ({type(flow).__name__}) cannot stand in a flow", hint="use operators, >> and |")
+
+
+@compile_flow.register
+def _operator(flow: Operator, scope: Scope, path: Path, checker: Checker) -> tuple[Node, Scope]:
+    name = checker.name(short_name(type(flow)))
+    signature = flow.signature()
+    arguments = [_argument(read, name, scope, path, checker) for read in signature.reads]
+    written = {w.channel: Slot(w.type, name) for w in signature.writes}
+    for write in signature.writes:
+        standard = STANDARD_CHANNELS.get(write.channel)
+        if standard is not None and not assignable(write.type, standard):
+            checker.problem(
+                name,
+                path,
+                f"writes {show_type(write.type)} to channel {write.channel!r}, which holds {show_type(standard)}",
+                "name another channel in its return annotation",
+            )
+    return Step(name, flow, arguments), {**scope, **written}
+
+
+@compile_flow.register
+def _sequence(flow: Sequence, scope: Scope, path: Path, checker: Checker) -> tuple[Node, Scope]:
+    nodes = []
+    for i, step in enumerate(flow.steps):
+        node, scope = compile_flow(step, scope, (*path, i), checker)
+        nodes.append(node)
+    if not nodes:
+        checker.problem("sequence", path, "has no steps", "give it at least one operator")
+    return Chain(nodes), scope
+
+
+@compile_flow.register
+def _parallel(flow: Parallel, scope: Scope, path: Path, checker: Checker) -> tuple[Node, Scope]:
+    name = checker.name("parallel")
+    compiled = [compile_flow(branch, scope, (*path, i), checker) for i, branch in enumerate(flow.branches)]
+    if not compiled:
+        checker.problem(name, path, "has no branches", "give it at least one operator")
+    after = dict(scope)
+    merges = []
+    ends = [end for _, end in compiled]
+    for channel in dict.fromkeys(c for end in ends for c in end):
+        before = scope.get(channel)
+        writers = [i for i, end in enumerate(ends) if channel in end and end[channel] is not before]
+        if not writers:
+            continue
+        if before is None and len(writers) == 1:
+            merges.append(Merge(channel, channel, (writers[0],), (False,), collect=False))
+            after[channel] = ends[writers[0]][channel]
+            continue
+        parts = [(i, end[channel]) for i, end in enumerate(ends) if channel in end]
+        kinds = list(dict.fromkeys(show_type(slot.type) for _, slot in parts))
+        if len(kinds) > 1:
+            checker.problem(
+                name,
+                path,
+                f"its branches write different types to channel {channel!r}: {', '.join(kinds)}",
+                "let them write different channels",
+            )
+        sources = tuple(i if i in writers else -1 for i, _ in parts)
+        spread = tuple(slot.spread for _, slot in parts)
+        target = f"{channel} by {name}" if channel in checker.inputs else channel
+        merges.append(Merge(channel, target, sources, spread, collect=True))
+        after[target] = Slot(parts[0][1].type, name, spread=True)
+        if target != channel:
+            after[channel] = Slot(parts[0][1].type, by_branch=target)
+    return Branches(name, [node for node, _ in compiled], merges), after
+
+
+def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker) -> Argument:
+    slot = scope.get(read.channel)
+    if slot is None:
+        if not read.required:
+            checker.optional_inputs.setdefault(read.channel, read.type)
+        else:
+            _missing(read, name, scope, path, checker)
+        return Argument(read.channel, optional=not read.required, default=read.default)
+    as_list = list[slot.type]  # type: ignore[name-defined]
+    if slot.spread:
+        if not assignable(as_list, read.type):
+            checker.problem(
+                name,
+                path,
+                f"reads channel {read.channel!r} as {show_type(read.type)}, but {slot.writer!r} leaves one "
+                f"{show_type(slot.type)} a branch in it",
+                f"join the branches first, with an operator that reads {read.channel}: {show_type(as_list)}"
+                + (", for example fuse" if read.channel == "hits" else ""),
+            )
+        return Argument(read.channel)
+    if assignable(slot.type, read.type):
+        return Argument(read.channel)
+    if slot.by_branch is not None and assignable(as_list, read.type):
+        return Argument(slot.by_branch)
+    if not assignable(as_list, read.type):
+        checker.problem(
+            name,
+            path,
+            f"reads channel {read.channel!r} as {show_type(read.type)}, but it holds {show_type(slot.type)}, "
+            + (f"written by {slot.writer!r}" if slot.writer else "an input of the pipeline"),
+            "types are never converted by themselves; put an operator between them",
+        )
+    return Argument(read.channel, wrap=True)
+
+
+def _missing(read: Read, name: str, scope: Scope, path: Path, checker: Checker) -> None:
+    writers = sorted(
+        short_name(cls)
+        for cls in catalogue().values()
+        if not cls.operator_name.startswith("custom.")
+        and any(w.channel == read.channel for w in cls.signature().writes)
+    )
+    hint = did_you_mean(read.channel, scope) if read.channel not in STANDARD_CHANNELS else ""
+    if writers:
+        hint = f"put one that writes it before: {', '.join(writers)}"
+    elif not hint.startswith("did"):
+        hint = f"declare it as an input of the pipeline, or put an operator before that writes {read.channel!r}"
+    checker.problem(
+        name, path, f"reads channel {read.channel!r} ({show_type(read.type)}), which nothing before it writes", hint
+    )

@@ -1,0 +1,203 @@
+"""A node that runs one operator."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn, get_origin
+
+from rag.errors import OperatorError, RagError
+from rag.operators.base import Operator
+from rag.operators.signature import Form, Write, show_type
+from rag.pipelines.events import NodeFinished, NodeStarted, Token
+from rag.pipelines.execution import Run, Stopped, wait_for
+from rag.pipelines.node import Channels, Node, Resolve
+from rag.types import Delta
+
+__all__ = ["Argument", "Step"]
+
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """Where one parameter of an operator comes from. `wrap`: make a list of the channel's one value."""
+
+    channel: str
+    wrap: bool = False
+    optional: bool = False
+    default: Any = None
+
+
+class Step(Node):
+    """Runs one operator: takes its arguments from the channels, checks what it returns, writes that."""
+
+    def __init__(self, name: str, operator: Operator, arguments: list[Argument]) -> None:
+        signature = operator.signature()
+        self.name = name
+        self.operator = operator
+        self.waits = operator.waits or signature.form in ("async", "async stream")
+        self._form: Form = signature.form
+        self._arguments = arguments
+        self._channels = [a.channel for a in arguments]
+        self._direct = not any(a.wrap or a.optional for a in arguments)
+        self._writes = [(w, _checkable(w.type)) for w in signature.writes]
+        self._record = signature.record
+        self._call: Callable[..., Any] = operator.run
+        self._batch_call: Callable[..., Any] | None = getattr(operator, "run_batch", None)
+
+    def bind(self, resolve: Resolve) -> None:
+        resources = {r.channel: resolve(self.name, r) for r in self.operator.signature().resources}
+        if resources:
+            self._call = functools.partial(self._call, **resources)
+            if self._batch_call is not None:
+                self._batch_call = functools.partial(self._batch_call, **resources)
+
+    def run(self, values: Channels, run: Run | None) -> None:
+        start = self._begin(run) if run is not None else 0.0
+        try:
+            result = self._call(*self._take(values))
+            if self._form != "plain":
+                result = self._finish(result, run)
+            self._write(values, result)
+        except Exception as error:  # noqa: BLE001  whatever an operator raises gets the node's name
+            self._fail(error)
+        finally:
+            if run is not None:
+                run.emit(NodeFinished(self.name, run.span(self.name, start)))
+
+    async def arun(self, values: Channels, run: Run | None) -> None:
+        start = self._begin(run) if run is not None else 0.0
+        try:
+            arguments = self._take(values)
+            if self._form == "async":
+                result = await self._call(*arguments)
+            elif self._form == "async stream":
+                result = await self._drain(self._call(*arguments), run)
+            elif self.waits or self._form == "stream":
+                result = await asyncio.to_thread(lambda: self._finish(self._call(*arguments), run))
+            else:
+                result = self._call(*arguments)
+            self._write(values, result)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+        finally:
+            if run is not None:
+                run.emit(NodeFinished(self.name, run.span(self.name, start)))
+
+    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        if self._batch_call is None:
+            for values in batch:
+                self.run(values, run)
+            return
+        start = self._begin(run) if run is not None else 0.0
+        try:
+            rows = [self._take(values) for values in batch]
+            results = self._batch_call(*([row[i] for row in rows] for i in range(len(self._arguments))))
+            if not isinstance(results, list) or len(results) != len(batch):
+                count = len(results) if isinstance(results, list) else show_type(type(results))
+                raise OperatorError(f"run_batch got {len(batch)} items and returned {count}", hint="return one list")
+            for values, result in zip(batch, results, strict=True):
+                self._write(values, result)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+        finally:
+            if run is not None:
+                run.emit(NodeFinished(self.name, run.span(self.name, start, len(batch))))
+
+    def describe(self, depth: int = 0) -> Iterator[str]:
+        signature = self.operator.signature()
+        reads = ", ".join(a.channel + ("?" if a.optional else "") for a in self._arguments) or "-"
+        writes = ", ".join(w.channel for w in signature.writes) or "-"
+        needs = "".join(f"  [{r.channel}]" for r in signature.resources)
+        yield f"{'  ' * depth}{self.name}: {self.operator!r}   {reads} -> {writes}{needs}"
+
+    def _begin(self, run: Run) -> float:
+        run.check()
+        run.emit(NodeStarted(self.name))
+        return run.clock()
+
+    def _take(self, values: Channels) -> list[Any]:
+        if self._direct:
+            return [values[channel] for channel in self._channels]
+        taken = []
+        for argument in self._arguments:
+            value = values.get(argument.channel, _MISSING)
+            if value is _MISSING:
+                taken.append(argument.default)
+            else:
+                taken.append([value] if argument.wrap else value)
+        return taken
+
+    def _write(self, values: Channels, result: Any) -> None:
+        if self._record:
+            for (write, kind), value in zip(self._writes, result, strict=True):
+                self._check(write, kind, value)
+                values[write.channel] = value
+        elif self._writes:
+            write, kind = self._writes[0]
+            self._check(write, kind, result)
+            values[write.channel] = result
+
+    def _check(self, write: Write, kind: type | None, value: Any) -> None:
+        if kind is not None and not isinstance(value, kind):
+            raise OperatorError(
+                f"{self.operator.operator_name} returned {show_type(type(value))} for channel {write.channel!r}, "
+                f"its signature says {show_type(write.type)}"
+            )
+
+    def _finish(self, result: Any, run: Run | None) -> Any:
+        """The value of a form that does not simply return it."""
+        if self._form == "async":
+            return wait_for(result)
+        if self._form == "async stream":
+            return wait_for(self._drain(result, run))
+        if self._form == "plain":
+            return result
+        value: Any = _MISSING
+        while True:
+            try:
+                item = next(result)
+            except StopIteration as end:
+                return self._streamed(value if end.value is None else end.value)
+            if isinstance(item, Delta):
+                if run is not None:
+                    run.check()
+                    run.emit(Token(self.name, item.text))
+            else:
+                value = item
+
+    async def _drain(self, stream: Any, run: Run | None) -> Any:
+        value: Any = _MISSING
+        async for item in stream:
+            if isinstance(item, Delta):
+                if run is not None:
+                    run.check()
+                    run.emit(Token(self.name, item.text))
+            else:
+                value = item
+        return self._streamed(value)
+
+    def _streamed(self, value: Any) -> Any:
+        if value is _MISSING:
+            raise OperatorError("the stream ended without a result", hint="yield the result last, after the Deltas")
+        return value
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise it with this node's name: an error of ours keeps its class, others become the cause of one."""
+        if isinstance(error, RagError):
+            error.node = error.node or self.name
+            raise error
+        if isinstance(error, Stopped):
+            raise error
+        wrapped = OperatorError(f"{type(error).__name__}: {error}")
+        wrapped.node = self.name
+        raise wrapped from error
+
+
+def _checkable(kind: Any) -> type | None:
+    """The class to hold a returned value against, or None where only the static check applies."""
+    outer = get_origin(kind) or kind
+    return outer if isinstance(outer, type) and outer is not object else None

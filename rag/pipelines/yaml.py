@@ -1,0 +1,242 @@
+"""Pipelines as YAML: the tree of the flow, one key a node.
+
+    collection: kb
+    flow:
+      - parallel:
+          - dense: {k: 100}
+          - bm25: {k: 100}
+      - fuse
+      - as_context
+      - extractive_answer
+
+A list is a sequence, `parallel` holds branches, any other key is an operator's name with its settings. Every error
+names the line. Nothing is imported or executed by loading; aliases are expanded, up to a bounded number of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from rag.errors import ConfigError, NotFoundError, RagError, did_you_mean
+from rag.operators import Flow, Operator, Parallel, Sequence, lookup
+from rag.operators.registry import short_name
+from rag.operators.signature import STANDARD_CHANNELS, show_type
+from rag.pipelines.pipeline import Pipeline
+from rag.pipelines.plan import Path as FlowPath
+
+__all__ = ["INPUT_TYPES", "dump", "load"]
+
+INPUT_TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (str, int, float, bool)},
+    **{show_type(kind): kind for kind in STANDARD_CHANNELS.values()},
+}
+"""Types that a YAML file may give to an input channel, by how one writes them."""
+
+_TEXT_KEYS = ("name", "description", "collection", "encoder", "llm")
+_MAX_NODES = 20_000
+_MAX_DEPTH = 64
+
+
+def load(source: str | Path, **resources: Any) -> Pipeline:
+    """The pipeline that a YAML file, or a text with a line break in it, describes; see `Pipeline.from_yaml`."""
+    text, origin = _read(source)
+    return _Loader(text, origin).pipeline(resources)
+
+
+def dump(pipeline: Pipeline) -> str:
+    """YAML that loads to an equal pipeline; settings at their default are left out."""
+    top: dict[str, Any] = {key: getattr(pipeline, key) for key in ("name", "description") if getattr(pipeline, key)}
+    for key, value in pipeline.resources.items():
+        spec = value if isinstance(value, str) else getattr(value, "path", None) or getattr(value, "name", None)
+        if key not in _TEXT_KEYS or spec is None:
+            raise ConfigError(f"resource {key!r} ({value!r}) has no name that YAML could hold")
+        top[key] = str(spec)
+    if list(pipeline.inputs) != ["query"]:
+        top["inputs"] = {name: show_type(kind) for name, kind in pipeline.inputs.items()}
+    flow = _dump_flow(pipeline.flow)
+    top["flow"] = flow if isinstance(flow, list) else [flow]
+    return yaml.safe_dump(top, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _dump_flow(flow: Flow) -> Any:
+    if isinstance(flow, Sequence):
+        return [_dump_flow(step) for step in flow.steps]
+    if isinstance(flow, Parallel):
+        return {"parallel": [_dump_flow(branch) for branch in flow.branches]}
+    if isinstance(flow, Operator):
+        if flow.operator_name.startswith("custom."):
+            raise ConfigError(
+                f"operator {type(flow).__name__} has no name of its own, so YAML cannot name it",
+                hint=f'register it: class {type(flow).__name__}(Operator, name="module.name")',
+            )
+        name, settings = short_name(type(flow)), flow.settings()
+        return {name: settings} if settings else name
+    raise ConfigError(f"{flow!r} has no YAML form")
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    if isinstance(source, str) and "\n" in source:
+        return source, "<yaml>"
+    path = Path(source)
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no pipeline file {str(path)!r}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read pipeline file {str(path)!r}: {error}") from None
+
+
+class _Loader:
+    """Walks the YAML node tree, which, unlike plain data, still knows its lines."""
+
+    def __init__(self, text: str, origin: str) -> None:
+        self.origin = origin
+        self.lines: dict[FlowPath, int] = {}
+        self._visited = 0
+        self._open: list[yaml.Node] = []
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 0
+            raise ConfigError(f"{origin}, line {line}: not YAML: {error.problem}") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{origin}: not YAML: {error}") from None
+        if root is None:
+            raise ConfigError(f"{origin}: the file is empty", hint="a pipeline needs at least the key `flow`")
+        self.root = root
+
+    def pipeline(self, resources: dict[str, Any]) -> Pipeline:
+        top = self.mapping(self.root, "a pipeline")
+        known = {*_TEXT_KEYS, "inputs", "flow"}
+        for key, (key_node, _) in top.items():
+            if key not in known:
+                self.fail(key_node, f"unknown key {key!r}", did_you_mean(key, known))
+        if "flow" not in top:
+            self.fail(self.root, "the key `flow` is missing", "it holds the list of operators")
+        texts = {key: self.text(top[key][1], key) for key in _TEXT_KEYS if key in top}
+        flow = self.flow(top["flow"][1], ())
+        inputs = self.inputs(top["inputs"][1]) if "inputs" in top else {"query": STANDARD_CHANNELS["query"]}
+        try:
+            return Pipeline(flow, **{**texts, **resources}, inputs=inputs, lines=self.lines)
+        except RagError as error:
+            error.message = f"{self.origin}: {error.message}"
+            raise
+
+    def flow(self, node: yaml.Node, path: FlowPath) -> Flow:
+        with self.inside(node):
+            self.lines[path] = node.start_mark.line + 1
+            if isinstance(node, yaml.SequenceNode):
+                if not node.value:
+                    self.fail(node, "an empty list of operators")
+                if len(node.value) == 1:
+                    return self.flow(node.value[0], path)
+                steps = tuple(self.flow(child, (*path, i)) for i, child in enumerate(node.value))
+                return Sequence(steps)
+            if isinstance(node, yaml.ScalarNode):
+                return self.operator(node, self.text(node, "an operator"), None)
+            entries = self.mapping(node, "a node")
+            if len(entries) != 1:
+                self.fail(
+                    node,
+                    f"a node has one key, its operator, but this has {len(entries)}: {', '.join(entries)}",
+                    "settings are indented below the operator's name; each operator starts with `- `",
+                )
+            ((name, (key_node, value)),) = entries.items()
+            if name == "parallel":
+                if not isinstance(value, yaml.SequenceNode) or not value.value:
+                    self.fail(value, "`parallel` holds a list of branches")
+                return Parallel(tuple(self.flow(child, (*path, i)) for i, child in enumerate(value.value)))
+            return self.operator(key_node, name, value)
+
+    def operator(self, node: yaml.Node, name: str, value: yaml.Node | None) -> Operator:
+        try:
+            cls = lookup(name)
+        except RagError as error:
+            self.fail(node, error.message, error.hint or "")
+        if value is None or self.is_null(value):
+            settings: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        else:
+            settings = self.mapping(value, f"settings of {name}")
+        for key, (key_node, _) in settings.items():
+            if key not in cls.model_fields:
+                known = ", ".join(cls.model_fields) or "none"
+                self.fail(
+                    key_node,
+                    f"operator {name!r} has no setting {key!r}",
+                    did_you_mean(key, cls.model_fields) or f"its settings: {known}",
+                )
+        data = {key: self.data(value_node) for key, (_, value_node) in settings.items()}
+        try:
+            return cls(**data)
+        except ConfigError as error:
+            wrong = next((k for k in settings if f"setting {k!r}" in error.message), None)
+            self.fail(settings[wrong][1] if wrong else node, error.message, error.hint or "")
+
+    def inputs(self, node: yaml.Node) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, (key_node, value) in self.mapping(node, "inputs").items():
+            kind = self.text(value, "a type")
+            if kind not in INPUT_TYPES:
+                self.fail(value, f"input {name!r} has unknown type {kind!r}", did_you_mean(kind, INPUT_TYPES))
+            if not name.isidentifier():
+                self.fail(key_node, f"input name {name!r} is not an identifier")
+            found[name] = INPUT_TYPES[kind]
+        return found
+
+    def mapping(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            self.fail(node, f"{what} must be written as `key: value` lines, this is {kind}")
+        entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key_node, value_node in node.value:
+            key = self.text(key_node, "a key")
+            if key in entries:
+                self.fail(key_node, f"key {key!r} stands twice")
+            entries[key] = (key_node, value_node)
+        return entries
+
+    def text(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, f"{what} must be a single text")
+        return str(node.value)
+
+    def data(self, node: yaml.Node) -> Any:
+        """The plain JSON-like value of a node."""
+        with self.inside(node):
+            if not node.tag.startswith("tag:yaml.org,2002:") or "/" in node.tag:
+                self.fail(
+                    node, f"the tag {node.tag!r} is not allowed", "write plain texts, numbers, lists and mappings"
+                )
+            if isinstance(node, yaml.SequenceNode):
+                return [self.data(child) for child in node.value]
+            if isinstance(node, yaml.MappingNode):
+                return {key: self.data(value) for key, (_, value) in self.mapping(node, "a mapping").items()}
+            try:
+                return yaml.SafeLoader("").construct_object(node)
+            except (yaml.YAMLError, ValueError) as error:
+                self.fail(node, f"not a plain value: {getattr(error, 'problem', error)}")
+
+    def is_null(self, node: yaml.Node) -> bool:
+        return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+    @contextmanager
+    def inside(self, node: yaml.Node) -> Iterator[None]:
+        """Guards the walk against nodes that contain themselves and against aliases that multiply."""
+        if any(node is parent for parent in self._open):
+            self.fail(node, "this part contains itself, which makes an endless cycle")
+        self._visited += 1
+        if self._visited > _MAX_NODES or len(self._open) > _MAX_DEPTH:
+            self.fail(node, f"the file unfolds to more than {_MAX_NODES} parts or {_MAX_DEPTH} levels")
+        self._open.append(node)
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+    def fail(self, node: yaml.Node, message: str, hint: str = "") -> NoReturn:
+        raise ConfigError(f"{self.origin}, line {node.start_mark.line + 1}: {message}", hint=hint or None)

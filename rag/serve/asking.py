@@ -1,0 +1,157 @@
+"""Commands that answer from a collection: search for chunks, ask for an answer."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rag.errors import InputError
+
+if TYPE_CHECKING:
+    from rag.collection import Collection
+    from rag.operators import Flow
+    from rag.pipelines import Pipeline
+
+__all__ = ["add_to"]
+
+KB = Annotated[Path, typer.Argument(help="The collection's folder.", metavar="KB")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", "-f", help="Metadata expression, e.g. 'year >= 2020 and lang == \"en\"'.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Retriever(str, Enum):
+    """Ways to find chunks."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    bm25 = "bm25"
+
+
+By = Annotated[Retriever, typer.Option("--by", help="Find by meaning and words together, or by one of them.")]
+
+
+def search(
+    kb: KB,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits to show.")] = 10,
+    by: By = Retriever.hybrid,
+    where: Filter = None,
+    json_out: Json = False,
+) -> None:
+    """Find the chunks that fit a query best."""
+    from rag.collection import Collection
+    from rag.operators.post_retrieval import Top
+    from rag.pipelines import Pipeline
+    from rag.serve import show
+    from rag.types import Query
+
+    with Collection.open(kb) as collection:
+        hits = Pipeline(retrieve(by, k) >> Top(k=k), collection=collection).run(Query(query, where)).hits
+        if json_out:
+            show.print_json({"query": query, "hits": hits})
+            return
+        chunks = hits.chunks()
+        lines = dict(
+            zip((c.id for c in chunks), collection.lines([(c.document, c.start) for c in chunks]), strict=True)
+        )
+        show.print_hits(hits, query, lines)
+
+
+def ask(
+    kb: KB,
+    question: Annotated[str | None, typer.Argument(help="The question; asks for questions when left out.")] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            help="Language model that writes the answer, e.g. openai:gpt-4o-mini; without one, quotes answer."
+        ),
+    ] = None,
+    passages: Annotated[int, typer.Option("-k", min=1, help="Passages to answer from.")] = 5,
+    by: By = Retriever.hybrid,
+    where: Filter = None,
+    json_out: Json = False,
+) -> None:
+    """Answer a question from the documents, with the places it rests on."""
+    from rag.collection import Collection
+    from rag.operators.generation import ExtractiveAnswer, Generate
+    from rag.operators.post_retrieval import BuildContext
+    from rag.pipelines import Pipeline
+    from rag.serve.config import load_config
+
+    model = llm or load_config().llm
+    with Collection.open(kb) as collection:
+        answerer: Flow = Generate() if model else ExtractiveAnswer()
+        flow = retrieve(by, max(4 * passages, 20)) >> BuildContext(max_passages=passages) >> answerer
+        pipeline = Pipeline(flow, collection=collection, llm=model).bind()
+        if question is not None:
+            _answer(pipeline, question, where, json_out)
+        else:
+            _converse(pipeline, collection, where, json_out)
+
+
+def retrieve(by: Retriever, k: int) -> Flow:
+    """The flow that finds k candidates in one of the three ways."""
+    from rag.operators.retrieval import BM25, Dense, Fuse
+
+    if by is Retriever.dense:
+        return Dense(k=k)
+    if by is Retriever.bm25:
+        return BM25(k=k)
+    return (Dense(k=max(k, 100)) | BM25(k=max(k, 100))) >> Fuse(k=k)
+
+
+def _answer(pipeline: Pipeline, question: str, where: str | None, json_out: bool) -> None:
+    from rich.text import Text
+
+    from rag.pipelines import Finished, Token
+    from rag.serve import show
+    from rag.types import Query
+
+    if not question.strip():
+        raise InputError("the question is empty")
+    query = Query(question, where)
+    if json_out:
+        show.print_json({"question": question, "answer": pipeline.run(query).answer})
+        return
+    console = show.stdout()
+    streamed = False
+    for event in pipeline.stream(query):
+        if isinstance(event, Token):
+            console.print(Text(event.text), end="")
+            streamed = True
+        elif isinstance(event, Finished):
+            if streamed:
+                console.print("\n")
+                show.print_citations(event.state.answer)
+            else:
+                show.print_answer(event.state.answer)
+
+
+def _converse(pipeline: Pipeline, collection: Collection, where: str | None, json_out: bool) -> None:
+    """Read questions until the input ends."""
+    import sys
+
+    from rag.serve import show
+
+    interactive = sys.stdin.isatty()
+    if interactive:
+        info = collection.info()
+        show.stderr().print(f"{info.documents} documents; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            question = input("? " if interactive else "").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        _answer(pipeline, question, where, json_out)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (search, ask):
+        app.command()(command)

@@ -1,0 +1,248 @@
+"""Commands that make and look after a collection: index, info, repair."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rag.collection import Collection
+    from rag.operators.indexing.ingest import IndexProgress, IndexReport
+    from rag.operators.indexing.settings import IndexSettings
+
+__all__ = ["add_to"]
+
+KB = Annotated[Path, typer.Argument(help="The collection's folder.", metavar="KB")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Chunker(str, Enum):
+    """Ways to cut documents."""
+
+    auto = "auto"
+    recursive = "recursive"
+    markdown = "markdown"
+    sentences = "sentences"
+    fixed_tokens = "fixed_tokens"
+    semantic = "semantic"
+    code = "code"
+
+
+def index(
+    kb: KB,
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders to index.", metavar="PATH...")],
+    chunker: Annotated[Chunker | None, typer.Option(help="How documents are cut; by their kind when left out.")] = None,
+    chunk_size: Annotated[int | None, typer.Option(min=8, help="Tokens of a chunk at most.")] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = None,
+    small_to_big: Annotated[
+        bool, typer.Option("--small-to-big", help="Find small chunks, hand over the passage around them.")
+    ] = False,
+    include: Annotated[list[str], typer.Option(help='Only files that fit this pattern, e.g. "*.md"; repeatable.')] = [],  # noqa: B006
+    exclude: Annotated[list[str], typer.Option(help="Not what fits this pattern; repeatable.")] = [],  # noqa: B006
+    encoder: Annotated[str | None, typer.Option(help="Encoder of a new collection, e.g. all-MiniLM-L6-v2.")] = None,
+    codec: Annotated[str, typer.Option(help="How a new collection keeps vectors: float32, float16, int8.")] = "float32",
+    language: Annotated[str, typer.Option(help="Language of a new collection's words, for BM25.")] = "english",
+    json_out: Json = False,
+) -> None:
+    """Bring files and folders into a collection, which is made when it is not there.
+
+    Run it again after files changed: what is unchanged is neither read nor encoded again, what is gone is removed. An
+    interrupted run goes on where it was. The settings of the first run stay in force unless they are given again.
+    """
+    from rag.collection import Collection
+    from rag.operators.indexing.ingest import index_paths
+    from rag.serve import show
+    from rag.serve.config import load_config
+
+    for path in paths:
+        if not path.exists():
+            from rag.errors import NotFoundError
+
+            raise NotFoundError(f"there is no file or folder {str(path)!r}")
+    if Collection.exists(kb):
+        collection = Collection.open(kb)
+        made_with = collection.info().encoder
+        if encoder is not None and encoder != made_with:
+            collection.close()
+            raise ConfigError(
+                f"{kb} was made with encoder {made_with!r}, not {encoder!r}",
+                hint="a collection keeps one encoder: name a new folder, or leave --encoder out",
+            )
+    else:
+        chosen = encoder or load_config().encoder
+        given: dict[str, Any] = {"encoder": chosen} if chosen else {}
+        collection = Collection.create(kb, codec=codec, language=language, **given)
+    with collection:
+        settings = _settings(collection, chunker, chunk_size, overlap, small_to_big, include, exclude)
+        with _progress() as progress:
+            report = index_paths(collection, paths, settings=settings, progress=progress)
+        if json_out:
+            show.print_json({"collection": str(kb), "generation": collection.generation, "report": report})
+        else:
+            _print_report(collection, report)
+
+
+def _settings(
+    collection: Collection,
+    chunker: Chunker | None,
+    size: int | None,
+    overlap: int | None,
+    small_to_big: bool,
+    include: list[str],
+    exclude: list[str],
+) -> IndexSettings | None:
+    """Settings with what was given on the command line; None, which means those of the last run, when nothing was."""
+    from rag.operators.indexing import AttachMetadata, SmallToBig
+    from rag.operators.indexing.settings import IndexSettings
+    from rag.operators.registry import lookup
+
+    other_chunks = small_to_big or any(value is not None for value in (chunker, size, overlap))
+    if not (other_chunks or include or exclude):
+        return None
+    values = dict(collection.settings.get("indexing", {}))
+    if other_chunks:
+        sizes = {key: value for key, value in (("size", size), ("overlap", overlap)) if value is not None}
+        flow = lookup(f"indexing.{chunker.value if chunker else 'auto'}")(**sizes) >> AttachMetadata()
+        values["chunker"] = flow >> SmallToBig() if small_to_big else flow
+    if include or exclude:
+        values["walk"] = {**values.get("walk", {}), "include": tuple(include), "exclude": tuple(exclude)}
+    return IndexSettings.model_validate(values)
+
+
+class _progress:  # noqa: N801  used like a function
+    """A progress bar over files on standard error, which `index_paths` calls; silent when that is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from rag.serve import show
+
+        console = show.stderr()
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("files, {task.fields[chunks]} chunks"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, chunks=0)
+
+    def __enter__(self) -> _progress:
+        self._bar.start()
+        return self
+
+    def __call__(self, state: IndexProgress) -> None:
+        self._bar.update(
+            self._task,
+            completed=state.files,
+            total=state.total_files,
+            chunks=state.chunks,
+            description=state.current or "encoding",
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _print_report(collection: Collection, report: IndexReport) -> None:
+    from rag.serve import show
+
+    console, remarks = show.stdout(), show.stderr()
+    counts = [
+        f"{count} {what}"
+        for what in ("added", "changed", "unchanged", "deleted")
+        if (count := getattr(report, what)) or what == "added"
+    ]
+    seconds = sum(report.seconds.values())
+    console.print(f"[bold]{', '.join(counts)}[/]; {report.chunks} chunks encoded in {seconds:.1f} s")
+    console.print(f"{collection.path} now holds {len(collection.documents())} documents in {len(collection)} chunks")
+    if not report.files:
+        remarks.print("[yellow]no files were found there[/]")
+    if report.skipped:
+        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in report.skipped.most_common(8))
+        remarks.print(f"[dim]files without text, left out: {kinds}[/]")
+    if report.cut:
+        remarks.print(f"[yellow]{report.cut} chunks are longer than the encoder reads[/]; a smaller --chunk-size helps")
+    exact = [d for d in report.duplicates if d.exact]
+    _list(remarks, "duplicates left out", [f"{d.document} repeats {d.of}" for d in exact])
+    near = [f"{d.document} is {d.similarity:.0%} like {d.of}" for d in report.duplicates if not d.exact]
+    _list(remarks, "near duplicates", near)
+    _list(remarks, "not read", [str(failure) for failure in report.failures])
+
+
+def _list(console: Any, title: str, lines: list[str], most: int = 5) -> None:
+    if lines:
+        console.print(f"[yellow]{title}: {len(lines)}[/]")
+        for line in lines[:most]:
+            console.print(f"  {line}", markup=False)
+        if len(lines) > most:
+            console.print(f"  and {len(lines) - most} more; --json lists them all")
+
+
+def info(
+    kb: KB,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and check everything that is stored.")] = False,
+    json_out: Json = False,
+) -> None:
+    """Show what a collection holds and how; with --verify, check every byte of it."""
+    from rich.table import Table
+
+    from rag.collection import Collection
+    from rag.serve import show
+
+    with Collection.open(kb) as collection:
+        facts = collection.info()
+        report = collection.verify() if verify else None
+        fields = collection.fields()
+    if json_out:
+        show.print_json({**show.as_json(facts), "fields": fields, "verified": report})
+    else:
+        table = Table(box=None, show_header=False)
+        sizes = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in facts.bytes.items())
+        for name, value in (
+            ("documents", facts.documents),
+            ("chunks", f"{facts.chunks} in {facts.segments} segments ({facts.deleted} deleted, not yet merged away)"),
+            ("generation", f"{facts.generation}, of {facts.updated:%Y-%m-%d %H:%M:%S} UTC"),
+            ("encoder", f"{facts.encoder}, {facts.dim} dimensions, {facts.metric}, kept as {facts.codec}"),
+            ("words", facts.language),
+            ("size", sizes),
+            ("metadata", ", ".join(fields) or "-"),
+        ):
+            table.add_row(f"[dim]{name}[/]", str(value))
+        show.stdout().print(table)
+        if report is not None and report.ok:
+            show.stdout().print(
+                f"[green]all {report.files} files, {report.documents} documents and their chunks are sound[/]"
+            )
+    if report is not None and not report.ok:
+        from rag.errors import DamagedFileError
+
+        raise DamagedFileError("\n".join(report.problems), hint=f"rag repair {kb}")
+
+
+def repair(kb: KB, json_out: Json = False) -> None:
+    """Make damaged index files anew from the stored text; what cannot be saved is told."""
+    from rag.collection import Collection
+    from rag.serve import show
+
+    with Collection.open(kb, repair=True) as collection:
+        report = collection.rebuild()
+    if json_out:
+        show.print_json(report)
+    elif report.ok:
+        show.stdout().print(f"[green]{kb} is sound: {report.documents} documents, {report.chunks} chunks[/]")
+    else:
+        show.stdout().print("\n".join(report.problems), markup=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (index, info, repair):
+        app.command()(command)

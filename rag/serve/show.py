@@ -1,0 +1,116 @@
+"""How results look on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from rag.types import Answer, Chunk, Citation, Hits, State
+
+__all__ = ["as_json", "print_answer", "print_citations", "print_hits", "print_json", "stderr", "stdout", "where"]
+
+
+def stdout() -> Console:
+    """The console for results."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def stderr() -> Console:
+    """The console for progress and remarks."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Write a value as one JSON document to standard output."""
+    json.dump(as_json(value), sys.stdout, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    sys.stdout.write("\n")
+
+
+def as_json(value: Any) -> Any:
+    """A value of ours as what JSON can hold. Hits become a list of chunks with their scores."""
+    if isinstance(value, Hits):
+        return hits_as_json(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "vector"}
+    if isinstance(value, State | Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_json(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def hits_as_json(hits: Hits) -> list[dict[str, Any]]:
+    """Each hit with its score, place and text."""
+    chunks = hits.chunks() if hits.store is not None else [None] * len(hits)
+    rows = []
+    for rank, (score, chunk) in enumerate(zip(hits.scores.tolist(), chunks, strict=True)):
+        row: dict[str, Any] = {"rank": rank + 1, "id": int(hits.ids[rank]), "score": score}
+        row |= {name: as_json(values[rank]) for name, values in hits.columns.items()}
+        if chunk is not None:
+            row |= {"document": chunk.document, "start": chunk.start, "end": chunk.end}
+            row |= {"text": chunk.text, "metadata": as_json(chunk.metadata)}
+        rows.append(row)
+    return rows
+
+
+def print_hits(hits: Hits, query: str, lines: Mapping[int, int]) -> None:
+    """Ranked chunks with score, place and the beginning of their text; words of the query stand out."""
+    console = stdout()
+    if not len(hits):
+        console.print("[yellow]nothing found[/]")
+        return
+    width = max(console.width - 6, 40)
+    for rank, (score, chunk) in enumerate(zip(hits.scores.tolist(), hits.chunks(), strict=True), 1):
+        place = escape(where(chunk.document, lines.get(chunk.id)))
+        console.print(f"[bold]{rank:>3}[/]  [cyan]{place}[/]  [dim]{score:.4f}[/]{_headings(chunk)}")
+        text = Text(" ".join(chunk.text.split())[: 3 * width])
+        text.highlight_words([w for w in query.split() if len(w) > 2], "bold yellow", case_sensitive=False)
+        for line in text.wrap(console, width)[:3]:
+            console.print(Text("     ") + line)
+
+
+def print_answer(answer: Answer) -> None:
+    """The answer's text, yellow when the documents hold none, then its citations."""
+    console = stdout()
+    console.print(Text(answer.text.strip(), style="bold" if answer.found else "yellow"))
+    print_citations(answer)
+
+
+def print_citations(answer: Answer) -> None:
+    """Every cited place with the words that stand there."""
+    console = stdout()
+    for citation in answer.citations:
+        quote = " ".join(citation.quote.split())
+        console.print(f"[dim]\\[{citation.number}][/] [cyan]{escape(_place(citation))}[/]  [dim]“{escape(quote)}”[/]")
+    if answer.usage.calls:
+        used = answer.usage
+        console.print(f"[dim]{used.prompt_tokens} tokens read, {used.completion_tokens} written[/]")
+
+
+def where(document: str, line: int | None) -> str:
+    """A place as editors understand it."""
+    return f"{document}:{line}" if line else document
+
+
+def _place(citation: Citation) -> str:
+    return where(citation.document, citation.line)
+
+
+def _headings(chunk: Chunk) -> str:
+    headings = chunk.metadata.get("headings")
+    text = " › ".join(map(str, headings)) if isinstance(headings, list | tuple) else headings
+    return f"  [dim]{escape(str(text))}[/]" if text else ""
