@@ -41,7 +41,10 @@ _BREAK = np.dtype([("at", np.int64), ("level", np.int8)])
 
 
 class Chunker(Operator):
-    """Base of the chunkers. Sizes are in tokens: of the encoder where one is bound, otherwise words and marks."""
+    """Base of the chunkers. Sizes are in tokens: of the encoder where one is bound, otherwise words and marks.
+
+    Up to 24 characters of one word are never cut, even where a tokenizer makes more than `size` tokens of them.
+    """
 
     size: int = Field(200, ge=8, description="most tokens a chunk")
     overlap: int = Field(30, ge=0, description="most tokens that a chunk repeats of the one before, at most size / 2")
