@@ -86,11 +86,11 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._stack:
-            try:
-                if self._connection.in_transaction:
-                    self._connection.rollback()
-            finally:
-                self._db = None
+            db, self._db = self._connection, None
+            if db.in_transaction:
+                db.rollback()
+            with suppress(sqlite3.Error):  # on a full disk the log simply stays
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @property
     def generation(self) -> int:
