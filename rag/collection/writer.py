@@ -30,6 +30,7 @@ from rag.collection.database import (
     recall,
     remember,
 )
+from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
@@ -255,6 +256,7 @@ class Writer:
             try:
                 numbers = count(self._base.manifest.next_file)
                 segments = self._segments(numbers, compact=compact)
+                sync(self._folder / "segments")
                 manifest = self._base.manifest.model_copy(
                     update={
                         "generation": self.generation + 1,
