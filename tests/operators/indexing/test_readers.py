@@ -163,7 +163,9 @@ PAGE = """<!doctype html><html lang="en"><head><title>The  Page</title><meta nam
 wrapped.</p><ul><li>one<ul><li>deep</li></ul></li><li><p>two</p></li></ul><ol><li>a</li><li>b</li></ol>
 <pre>def f():
     return 1
-</pre><table><tr><th>k</th><th>v</th></tr><tr><td>a|b</td><td>1</td></tr></table>Tail<br>line<footer>foot</footer>
+</pre>
+<table><tr><th>k</th><th>v</th></tr>
+<tr><td>a|b</td><td>1</td></tr></table>Tail<br>line<footer>foot</footer>
 </body></html>"""
 
 
