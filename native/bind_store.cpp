@@ -70,8 +70,8 @@ void check_signals() {
     if (PyErr_CheckSignals()) throw nb::python_error();
 }
 
-nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k, const std::optional<IdArray>& filter,
-                size_t threads) {
+nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k,
+                     const std::optional<IdArray>& filter, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
@@ -139,11 +139,12 @@ void attach(VectorStore& store, size_t n, const nb::dict& sections) {
 
 void bind_store(nb::module_& m) {
     nb::class_<VectorStore>(m, "VectorStore")
-        .def("__init__",
-             [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec) {
-                 new (self) VectorStore(dim, metric_named(metric), codec);
-             },
-             "dim"_a, "metric"_a, "codec"_a)
+        .def(
+            "__init__",
+            [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec) {
+                new (self) VectorStore(dim, metric_named(metric), codec);
+            },
+            "dim"_a, "metric"_a, "codec"_a)
         .def_prop_ro("dim", &VectorStore::dim)
         .def_prop_ro("rows", &VectorStore::rows)
         .def_prop_ro("live", &VectorStore::live)

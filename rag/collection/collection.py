@@ -6,7 +6,6 @@ import json
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -17,40 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from rag.collection import database, locks, segments
 from rag.collection.files import sync
+from rag.collection.info import Info
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import EncoderRecord, Manifest
 from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
+from rag.collection.rows import Fingerprint
 from rag.collection.snapshot import Connections, Snapshot
-from rag.collection.writer import Fingerprint, Writer
-from rag.encoders.protocol import Encoder
+from rag.collection.writer import Writer
+from rag.encoders import DEFAULT, Encoder, load
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
-from rag.index.protocol import Matches, Metric
+from rag.index import Codec, Matches, Metric
 from rag.types import Chunk, Document, Hits
 
-__all__ = ["Collection", "Info"]
-
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-
-
-@dataclass(frozen=True)
-class Info:
-    """The figures of one generation. `bytes` is by part: text, vectors, postings."""
-
-    path: Path
-    generation: int
-    created: datetime
-    updated: datetime
-    documents: int
-    chunks: int
-    deleted: int
-    segments: int
-    bytes: Mapping[str, int]
-    encoder: str
-    dim: int
-    metric: Metric
-    codec: str
-    language: str
-    settings: Mapping[str, Any]
+__all__ = ["Collection"]
 
 
 class Collection:
@@ -74,9 +52,9 @@ class Collection:
         cls,
         path: str | Path,
         *,
-        encoder: str | Encoder = DEFAULT_ENCODER,
+        encoder: str | Encoder = DEFAULT,
         metric: Metric = "cosine",
-        codec: str = "float32",
+        codec: Codec = "float32",
         language: str = "english",
         settings: Mapping[str, Any] | None = None,
     ) -> Collection:
@@ -87,7 +65,7 @@ class Collection:
         Raises CollectionError when the folder holds a collection or other files, or cannot be written to.
         """
         folder = Path(path)
-        made_by = _load(encoder) if isinstance(encoder, str) else encoder
+        made_by = load(encoder) if isinstance(encoder, str) else encoder
         segments.check_settings(made_by.dim, metric, codec, language)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +195,7 @@ class Collection:
     def encoder(self) -> Encoder:
         """The encoder of its vectors, loaded at first use. EncoderMismatchError when it is not what made them."""
         if self._encoder is None:
-            return self._accept(_load(self._open.manifest.encoder.name))
+            return self._accept(load(self._open.manifest.encoder.name))
         return self._encoder
 
     def _accept(self, encoder: Encoder) -> Encoder:
@@ -235,29 +213,7 @@ class Collection:
 
     def info(self) -> Info:
         """Its figures."""
-        manifest = self._open.manifest
-        size = {
-            "text": sum(p.stat().st_size for p in self.path.glob(database.NAME + "*")),
-            "vectors": sum(s.vectors.bytes for s in manifest.segments),
-            "postings": sum(s.postings.bytes for s in manifest.segments),
-        }
-        return Info(
-            path=self.path,
-            generation=manifest.generation,
-            created=manifest.created,
-            updated=manifest.updated,
-            documents=manifest.documents,
-            chunks=manifest.chunks,
-            deleted=manifest.deleted,
-            segments=len(manifest.segments),
-            bytes=size,
-            encoder=manifest.encoder.name,
-            dim=manifest.encoder.dim,
-            metric=manifest.metric,
-            codec=manifest.codec,
-            language=manifest.language,
-            settings=manifest.settings,
-        )
+        return Info.of(self.path, self._open.manifest)
 
     def __len__(self) -> int:
         """Chunks."""
@@ -402,12 +358,6 @@ def _newest(
             if problem is not None:
                 raise problem
             return snapshot
-
-
-def _load(name: str) -> Encoder:
-    from rag.encoders import load
-
-    return load(name)
 
 
 def _check_k(k: int) -> None:

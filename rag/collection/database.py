@@ -103,7 +103,8 @@ class DocumentRow(NamedTuple):
     @classmethod
     def make(cls, key: int, mtime_ns: int, size: int, id: str, digest: str, *fixed: Any) -> DocumentRow:
         """`fixed` are metadata, length, first_block, first_chunk and chunks."""
-        return cls(key, id, digest, mtime_ns, size, *fixed, crc=crc32c(repr((key, id, digest, *fixed)).encode()))
+        crc = crc32c(repr((key, id, digest, *fixed)).encode())
+        return cls._make((key, id, digest, mtime_ns, size, *fixed, crc))
 
     def checked(self) -> DocumentRow:
         # A file's time and size may be noted anew, so they are left out.
@@ -126,7 +127,7 @@ class ChunkRow(NamedTuple):
 
     @classmethod
     def make(cls, *fields: Any) -> ChunkRow:
-        return cls(*fields, crc=crc32c(repr(fields).encode()))
+        return cls._make((*fields, crc32c(repr(fields).encode())))
 
     def checked(self) -> ChunkRow:
         if crc32c(repr(self[:-1]).encode()) != self.crc:
@@ -193,13 +194,15 @@ def damage(what: str) -> DamagedFileError:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what SQLite raises into an error that says what to do."""
+    """Turn what SQLite and the system raise into an error that says what to do."""
+    hint = "is the disk full, or are the rights of the folder wrong? The last generation is intact"
     try:
         yield
+    except OSError as error:
+        raise CollectionError(f"{error.filename or folder}: {error.strerror or error}", hint=hint) from error
     except sqlite3.Error as error:
         path = folder / NAME
         if any(sign in str(error) for sign in _CIRCUMSTANCES):
-            hint = "is the disk full, or are the rights of the folder wrong?"
             raise CollectionError(f"{path}: {error}", hint=hint) from error
         raise DamagedFileError(f"{path} is damaged: {error}", hint=_LOST) from error
 

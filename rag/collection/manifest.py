@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
-from rag.index.protocol import Metric
+from rag.index import Codec, Metric
 
 __all__ = ["FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 NAME = "manifest.json"
 DAMAGED = "restore it from the copy in the database: Collection.open(path, repair=True).rebuild()"
 
@@ -65,7 +65,7 @@ class Manifest(_Record):
     updated: datetime
     encoder: EncoderRecord
     metric: Metric
-    codec: str
+    codec: Codec
     language: str
     settings: Mapping[str, Any]
     documents: int = Field(ge=0)

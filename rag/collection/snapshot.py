@@ -57,12 +57,12 @@ class Connections:
         self._idle: deque[sqlite3.Connection] = deque()
         self._process = os.getpid()
         self._parents: list[deque[sqlite3.Connection]] = []
-        self.closed = False
+        self._closed = threading.Event()
 
     @contextmanager
     def lend(self) -> Iterator[sqlite3.Connection]:
         """A connection, for the time of a `with` block, in which SQLite's errors are explained."""
-        if self.closed:
+        if self._closed.is_set():
             raise CollectionError(f"the collection {self._folder} was closed", hint="open it again")
         if self._process != os.getpid():
             # A forked child must neither use nor close its parent's connections.
@@ -76,10 +76,9 @@ class Connections:
             try:
                 yield connection
             finally:
-                if self.closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                self._idle.append(connection)
+                if self._closed.is_set():
+                    self.drop()
 
     def drop(self) -> None:
         """Close the idle ones; the next `lend` opens anew."""
@@ -87,7 +86,7 @@ class Connections:
             self._idle.pop().close()
 
     def close(self) -> None:
-        self.closed = True
+        self._closed.set()
         self.drop()
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_origin
 
+import rag.pipelines.flows  # noqa: F401  teaches the plan the flows beyond sequence and branches
 from rag.errors import ConfigError, InputError, did_you_mean
 from rag.operators import Flow
 from rag.operators.signature import STANDARD_CHANNELS, show_type

@@ -12,7 +12,7 @@ from rag.errors import OperatorError, RagError
 from rag.operators.base import Operator
 from rag.operators.signature import Form, Write, show_type
 from rag.pipelines.events import NodeFinished, NodeStarted, Token
-from rag.pipelines.execution import Run, Stopped, wait_for
+from rag.pipelines.execution import Run, Stopped, side_by_side, wait_for
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.types import Delta
 
@@ -89,8 +89,11 @@ class Step(Node):
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
         if self._batch_call is None:
-            for values in batch:
-                self.run(values, run)
+            if self.waits and len(batch) > 1:
+                side_by_side([functools.partial(self.run, values, run) for values in batch])
+            else:
+                for values in batch:
+                    self.run(values, run)
             return
         start = self._begin(run) if run is not None else 0.0
         try:
