@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,6 +128,8 @@ def read(
 
 def _storable(document: Document) -> Document:
     """Lone surrogates, which escapes in JSON and broken PDF fonts produce, cannot be encoded: U+FFFD in their place."""
-    if document.text.isascii() or not _SURROGATES.search(document.text):
+    metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
+    if not any(_SURROGATES.search(text) for text in (document.id, document.text, metadata) if not text.isascii()):
         return document
-    return Document(document.id, _SURROGATES.sub("\ufffd", document.text), document.metadata)
+    clean = (_SURROGATES.sub("\ufffd", text) for text in (document.id, document.text, metadata))
+    return Document(next(clean), next(clean), json.loads(next(clean)))
