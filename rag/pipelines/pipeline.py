@@ -18,6 +18,7 @@ from rag.pipelines.execution import Run
 from rag.pipelines.memo import Checkpoint, ContentCache, Memo
 from rag.pipelines.plan import Path as FlowPath
 from rag.pipelines.plan import make_plan
+from rag.pipelines.rewrite import rewrite as rewritten
 from rag.types import Query, State
 
 __all__ = ["Pipeline", "RunInput"]
@@ -35,7 +36,7 @@ class Pipeline:
 
     `collection`, `encoder` and `llm` are resources, each an object or what names one (a folder, "all-MiniLM-L6-v2",
     "openai:gpt-4o-mini"); `resources` holds further ones by parameter name. `cache` keeps results of deterministic
-    operators. `inputs` are the channels that a run starts
+    operators; `rewrite` lets the plan do the same with less work. `inputs` are the channels that a run starts
     with, by name and type; standard channels may be given as a list of names. The default is `query` alone.
 
     Raises FlowError when the flow does not fit together, before any resource is opened.
@@ -50,6 +51,7 @@ class Pipeline:
         llm: Any = None,
         resources: Mapping[str, Any] | None = None,
         cache: ContentCache | None = None,
+        rewrite: bool = True,
         inputs: Mapping[str, Any] | Sequence[str] = ("query",),
         name: str = "",
         description: str = "",
@@ -63,6 +65,10 @@ class Pipeline:
         given = {"collection": collection, "encoder": encoder, "llm": llm, **(resources or {})}
         self.resources = {key: value for key, value in given.items() if value is not None}
         self._plan = make_plan(flow, self.inputs, lines)
+        self.runs_as = rewritten(flow) if rewrite else flow
+        """The flow that is run: equal to `flow`, with less work."""
+        if self.runs_as != flow:
+            self._plan = make_plan(self.runs_as, self.inputs)
         self._bound = False
         self._binding = threading.Lock()
 
@@ -195,6 +201,8 @@ class Pipeline:
         inputs = [f"{name}: {show_type(kind)}" for name, kind in plan.inputs.items()]
         optional = [f"{name}?: {show_type(kind)}" for name, kind in plan.optional_inputs.items()]
         lines = [f"inputs  {', '.join(inputs + optional)}"]
+        if self.runs_as != self.flow:
+            lines += [f"written {self.flow!r}", f"runs as {self.runs_as!r}"]
         lines += [f"  {line}" for line in plan.root.describe()]
         ends = [
             f"{name}: {show_type(list[slot.type] if slot.spread else slot.type)}"  # type: ignore[name-defined]
