@@ -185,6 +185,21 @@ class Pipeline:
         lines.append(f"final   {', '.join(ends)}")
         return "\n".join(lines)
 
+    def svg(self) -> str:
+        """The plan as an SVG picture, complete in itself; notebooks show it by themselves."""
+        from rag.pipelines.draw import to_svg
+
+        return to_svg(self._plan.root, self.name)
+
+    def mermaid(self) -> str:
+        """The plan as a Mermaid flowchart."""
+        from rag.pipelines.draw import to_mermaid
+
+        return to_mermaid(self._plan.root)
+
+    def _repr_html_(self) -> str:
+        return self.svg()
+
     @classmethod
     def from_yaml(cls, source: str | Path, **resources: Any) -> Pipeline:
         """A pipeline from a YAML file, or from YAML text when `source` holds a line break.
