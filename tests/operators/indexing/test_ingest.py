@@ -295,6 +295,15 @@ def test_a_chunker_must_make_chunks() -> None:
         IndexSettings(chunker=SmallToBig())
 
 
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"ReaderSettings: setting 'max_bytes' is -1: .*greater than or equal to 1"):
+        IndexSettings.model_validate({"reader": {"max_bytes": -1}})
+    with pytest.raises(ConfigError, match=r"unknown setting 'treshold' \(did you mean 'threshold'\?\)"):
+        IndexSettings.model_validate({"dedupe": {"treshold": 0.5}})
+    with pytest.raises(ConfigError, match="'nonsense' .*is no operator"):
+        IndexSettings(chunker="nonsense")  # type: ignore[arg-type]
+
+
 def test_title_and_headings_are_encoded_but_not_stored(kb: Collection, tmp_path: Path, encoder: Counting) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"_id": "1", "title": "A Title", "text": "The text."}\n')

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rag.errors import InputError, MissingExtraError
+from rag.operators.indexing.options import Options
 from rag.types import Document
 
 __all__ = ["ReadFailure", "Reader", "ReaderSettings", "document_id", "read", "reader", "reader_for", "suffixes"]
@@ -29,10 +30,8 @@ class ReadFailure:
         return f"{self.path}: {self.reason}"
 
 
-class ReaderSettings(BaseModel):
+class ReaderSettings(Options):
     """How files become documents."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_bytes: int = Field(
         200_000_000, ge=1, description="largest file, unpacked archive or single line of JSONL that is read, in bytes"
