@@ -128,7 +128,7 @@ def _check_rows(connections: Connections, manifest: Manifest) -> None:
                 "SELECT id, line, text, crc FROM blocks WHERE id >= ? AND id < ?",
                 (row.first_block, row.first_block - (-row.length // BLOCK)),
             )
-            if sum(len(BlockRow(*block).checked().text.decode()) for block in blocks) != row.length:
+            if sum(len(BlockRow.checked(*block)[0]) for block in blocks) != row.length:
                 raise damage(f"the text of document {row.id!r}")
             chunks = db.execute(
                 "SELECT id, document, start, stop, parent_start, parent_stop, metadata, crc FROM chunks"
