@@ -12,7 +12,7 @@ from rag.errors import DamagedFileError
 
 __all__ = ["REBUILD", "FileRecord", "checksum", "read_checked", "record", "sync", "write_atomic", "write_new"]
 
-REBUILD = "remake it from the stored chunks: Collection.open(path, repair=True).rebuild()"
+REBUILD = "remake it from the stored text: `rag repair`, or Collection.open(path, repair=True).rebuild()"
 
 _PIECE = 1 << 22
 

@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_at_any_write(tmp_path: Path, monkeypatch: pytest.M
                 assert error.hint  # noqa: PT017
         if failed < call:
             check(collection, AFTER)
-            pytest.skip("a commit has fewer writes")
+            return  # a commit has fewer writes
         with Collection.open(tmp_path / "kb") as reader:
             check(reader, BEFORE if reader.generation == 1 else AFTER)
             assert reader.verify().ok

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rag.collection import Collection
 from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
-from tests.collection.samples import ENCODER, check, document, filled, put
+from rag.types import Chunk
+from tests.collection.samples import ENCODER, check, chunked, document, filled, put
 
 STATE = {f"doc{i}": document(f"doc{i}", sentences=30) for i in range(10)}
 
@@ -211,6 +213,26 @@ def test_segments_that_are_swapped_are_noticed(kb: Path) -> None:
     with Collection.open(kb, repair=True) as collection:
         assert collection.rebuild().ok
         check(collection, STATE)
+
+
+def test_lost_vectors_are_remade_only_from_what_was_encoded(tmp_path: Path) -> None:
+    def titled(chunks: Sequence[Chunk]) -> list[str]:
+        return [f"A title: {chunk.text}" for chunk in chunks]
+
+    with Collection.create(tmp_path / "kb", encoder=ENCODER) as collection, collection.writer() as writer:
+        for whole in STATE.values():
+            own = chunked(whole)
+            writer.add([whole], [own], ENCODER.encode_documents(titled(own)))
+            if len(collection) < 100:
+                writer.commit()
+        writer.commit()
+        before = collection.vectors(collection.chunk_ids())
+    the(tmp_path / "kb", "vectors").unlink()
+    with Collection.open(tmp_path / "kb", repair=True) as collection:
+        with pytest.raises(CollectionError, match="pass texts="):
+            collection.rebuild()
+        assert collection.rebuild(texts=titled).ok
+        assert np.allclose(collection.vectors(collection.chunk_ids()), before, atol=1e-6)
 
 
 def test_repair_of_a_sound_collection_changes_nothing(kb: Path) -> None:

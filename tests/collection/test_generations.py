@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,28 @@ def test_a_reader_keeps_its_generation_until_it_refreshes(tmp_path: Path) -> Non
             reader.close()
 
 
+def test_opening_while_a_writer_removes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader has read the manifest; before it opens the files, they are merged away."""
+    module = sys.modules["rag.collection.collection"]
+    original = module.check_database  # called between the two
+
+    def overtaken(*args: Any) -> None:
+        monkeypatch.setattr(module, "check_database", original)
+        with Collection.open(tmp_path / "kb") as other, other.writer() as writer:
+            put(writer, [document(f"doc{i}", 1) for i in range(4)])
+            writer.commit()
+        other_files.extend(path.name for path in (tmp_path / "kb" / "segments").iterdir())
+        original(*args)
+
+    other_files: list[str] = []
+    filled(tmp_path / "kb", [document(f"doc{i}") for i in range(4)]).close()
+    monkeypatch.setattr(module, "check_database", overtaken)
+    with Collection.open(tmp_path / "kb") as reader:
+        assert other_files
+        assert "00000000.vectors" not in other_files
+        check(reader, {f"doc{i}": document(f"doc{i}", 1) for i in range(4)})
+
+
 def test_rows_that_nobody_reads_are_removed(tmp_path: Path) -> None:
     def rows() -> int:
         with reading._connections.lend() as db:
@@ -68,6 +91,7 @@ def test_rows_that_nobody_reads_are_removed(tmp_path: Path) -> None:
 READER = """
 import sys
 from pathlib import Path
+from typing import Any
 from rag.collection import Collection
 from tests.collection.samples import check, histories
 states = []
