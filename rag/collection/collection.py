@@ -182,6 +182,11 @@ class Collection:
         return self._open.generation
 
     @property
+    def fingerprint(self) -> str:
+        """What tells this generation of this collection from every other; results that rest on it are kept under it."""
+        return f"{self._open.manifest.collection}@{self.generation}"
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """JSON values kept with the collection, such as those of the chunker."""
         return self._open.manifest.settings
