@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rag import _native
+from rag._native import Postings, merge_postings, search_postings
 from rag.errors import DamagedFileError, InputError
 from rag.index.files import read_sections, write_sections
 from rag.index.inputs import as_filter, as_ids, check_k, check_threads
@@ -46,7 +46,7 @@ class LexicalIndex:
     def __init__(self, arrays: dict[str, NDArray[Any]], language: str) -> None:
         """From its arrays; use `build`, `open` or `merge_lexical`. Raises ValueError when they do not fit together."""
         self._arrays = arrays
-        self._postings = _native.Postings(**arrays)
+        self._postings = Postings(**arrays)
         self.language = language
 
     @classmethod
@@ -74,7 +74,7 @@ class LexicalIndex:
             np.fromiter((numbers[term] for term in term_of_word), np.int32, len(term_of_word)), len(terms)
         )
         spelled = [term.encode() for term in terms]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "ids": ids,
             "lengths": lengths,
             "spelling": np.frombuffer(b"".join(spelled), np.uint8),
@@ -93,8 +93,9 @@ class LexicalIndex:
         """
         file = read_sections(Path(path), KIND)
         try:
-            dtypes = {**DTYPES, "counts": file.meta["counts"]}
-            return cls({name: file.sections[name].view(dtypes[name]) for name in dtypes}, file.meta["language"])
+            dtypes: dict[str, str] = {**DTYPES, "counts": file.meta["counts"]}
+            arrays = {name: file.sections[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+            return cls(arrays, file.meta["language"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path}: {error}", hint="rebuild it from the stored chunks") from error
 
@@ -160,7 +161,7 @@ def search_lexical(
     ]
     terms = np.asarray(term_of_word, np.int32)[split.ids()]
     kept = terms >= 0
-    ids, scores = _native.search_postings(
+    ids, scores = search_postings(
         [index._postings for index in indexes],
         [term.encode() for term in numbers],
         terms[kept].astype(np.uint32),
@@ -192,7 +193,7 @@ def merge_lexical(indexes: Sequence[LexicalIndex], deleted: NDArray[np.int64] = 
         raise InputError(f"id {ids[order][twice[0]]} is in two of the indexes")
     new_rows = np.full(len(ids), 0xFFFFFFFF, np.uint32)
     new_rows[order] = np.arange(len(order), dtype=np.uint32)
-    spelling, term_offsets, posting_offsets, rows, counts = _native.merge_postings(
+    spelling, term_offsets, posting_offsets, rows, counts = merge_postings(
         [index._postings for index in indexes],
         np.split(new_rows, np.cumsum([len(index) for index in indexes])[:-1]),
     )
