@@ -65,13 +65,20 @@ auto decode(const VectorStore& store, const IdArray& ids) {
     return result;
 }
 
+template <size_t (VectorStore::*Count)() const>
+size_t counted(const VectorStore& store) {
+    const nb::gil_scoped_release release;
+    const std::shared_lock lock(store.mutex());
+    return (store.*Count)();
+}
+
 void check_signals() {
     const nb::gil_scoped_acquire gil;
     if (PyErr_CheckSignals()) throw nb::python_error();
 }
 
-nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k, const std::optional<IdArray>& filter,
-                size_t threads) {
+nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k,
+                     const std::optional<IdArray>& filter, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
@@ -139,14 +146,15 @@ void attach(VectorStore& store, size_t n, const nb::dict& sections) {
 
 void bind_store(nb::module_& m) {
     nb::class_<VectorStore>(m, "VectorStore")
-        .def("__init__",
-             [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec) {
-                 new (self) VectorStore(dim, metric_named(metric), codec);
-             },
-             "dim"_a, "metric"_a, "codec"_a)
+        .def(
+            "__init__",
+            [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec) {
+                new (self) VectorStore(dim, metric_named(metric), codec);
+            },
+            "dim"_a, "metric"_a, "codec"_a)
         .def_prop_ro("dim", &VectorStore::dim)
-        .def_prop_ro("rows", &VectorStore::rows)
-        .def_prop_ro("live", &VectorStore::live)
+        .def_prop_ro("rows", counted<&VectorStore::rows>)
+        .def_prop_ro("live", counted<&VectorStore::live>)
         .def("add", add_vectors, "ids"_a, "vectors"_a)
         .def("remove", remove_ids, "ids"_a)
         .def("vectors", decode, "ids"_a)

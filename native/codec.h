@@ -11,7 +11,7 @@ namespace rag {
 
 enum class Metric { ip, cosine, l2 };  // cosine vectors are of unit length when they come here, so it is ip
 
-// Stored vectors to score together. `rows` and `factors` are readable up to n rounded up to kernels().tile_rows.
+// Stored vectors to score together. kMaxTile more rows follow the n (those that come next, or any), and their factors.
 struct Block {
     const std::byte* const* rows;
     const float* factors;  // as many for each row as the codec keeps
@@ -23,7 +23,7 @@ class Queries {
 public:
     virtual ~Queries() = default;
 
-    // Scores of one query: out[row], room for n rounded up to a multiple of kMaxLanes.
+    // Scores of one query: out[row].
     virtual void rows(size_t query, const Block& block, float* out) const = 0;
 
     // Scores of vectors * lanes neighbouring queries: out[row * ld + query], room for n rounded up to tile_rows.
@@ -36,9 +36,9 @@ public:
     virtual ~Codec() = default;
 
     virtual std::string_view name() const = 0;
-    virtual size_t code_bytes() const = 0;            // a multiple of 64
-    virtual size_t factors() const { return 0; }      // floats kept beside each code
-    virtual float limit() const;                      // largest magnitude of a component
+    virtual size_t code_bytes() const = 0;                 // a multiple of 64
+    virtual size_t factors() const { return 0; }           // floats kept beside each code
+    virtual float limit() const;                           // largest magnitude of a component
     virtual std::string_view exact() const { return ""; }  // the codec that re-ranks what this one finds, if any
 
     virtual void encode(const float* vector, std::byte* code, float* factors) const = 0;

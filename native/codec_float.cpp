@@ -35,8 +35,8 @@ public:
         wide.resize(n * width_);
         rows.resize(n);
         for (size_t r = 0; r < n; ++r) {
-            float* to = wide.data() + std::min(r, block.n - 1) * width_;
-            if (r < block.n) kernels_.from_half(reinterpret_cast<const uint16_t*>(block.rows[r]), to, width_);
+            float* to = wide.data() + r * width_;
+            kernels_.from_half(reinterpret_cast<const uint16_t*>(block.rows[r]), to, width_);
             rows[r] = reinterpret_cast<const std::byte*>(to);
         }
         panel_(rows.data(), n, packed, vectors, dim_, out, ld);

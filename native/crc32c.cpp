@@ -31,6 +31,19 @@ constexpr std::array<uint32_t, 256> make_table() {
     return crc;
 }
 
+#if defined(__x86_64__)
+#define RAG_CRC_TARGET __attribute__((target("sse4.2")))
+RAG_CRC_TARGET inline uint64_t step8(uint64_t crc, uint64_t w) { return _mm_crc32_u64(crc, w); }
+RAG_CRC_TARGET inline uint32_t step1(uint32_t crc, unsigned char b) { return _mm_crc32_u8(crc, b); }
+bool has_instruction() { return __builtin_cpu_supports("sse4.2"); }
+#elif defined(__ARM_FEATURE_CRC32)
+#define RAG_CRC_TARGET
+inline uint64_t step8(uint64_t crc, uint64_t w) { return __crc32cd(static_cast<uint32_t>(crc), w); }
+inline uint32_t step1(uint32_t crc, unsigned char b) { return __crc32cb(crc, b); }
+bool has_instruction() { return true; }
+#endif
+
+#if defined(RAG_CRC_TARGET)
 inline uint64_t word(const unsigned char* p) {
     uint64_t w;
     std::memcpy(&w, p, 8);
@@ -62,19 +75,6 @@ struct Shift {
     }
 };
 
-#if defined(__x86_64__)
-#define RAG_CRC_TARGET __attribute__((target("sse4.2")))
-RAG_CRC_TARGET inline uint64_t step8(uint64_t crc, uint64_t w) { return _mm_crc32_u64(crc, w); }
-RAG_CRC_TARGET inline uint32_t step1(uint32_t crc, unsigned char b) { return _mm_crc32_u8(crc, b); }
-bool has_instruction() { return __builtin_cpu_supports("sse4.2"); }
-#elif defined(__ARM_FEATURE_CRC32)
-#define RAG_CRC_TARGET
-inline uint64_t step8(uint64_t crc, uint64_t w) { return __crc32cd(static_cast<uint32_t>(crc), w); }
-inline uint32_t step1(uint32_t crc, unsigned char b) { return __crc32cb(crc, b); }
-bool has_instruction() { return true; }
-#endif
-
-#if defined(RAG_CRC_TARGET)
 RAG_CRC_TARGET uint32_t by_instruction(uint32_t crc, const unsigned char* p, size_t n) {
     static const Shift shift(kStretch);
     for (; n >= 3 * kStretch; p += 3 * kStretch, n -= 3 * kStretch) {

@@ -19,7 +19,7 @@ public:
     const Rows& rows() const { return rows_; }
 
     void attach(std::span<const std::byte> bytes, std::shared_ptr<void> owner);
-    void reserve(size_t n);            // room for n more, so that `append` cannot fail
+    void reserve(size_t n);  // room for n more, so that `append` cannot fail
     void append(std::span<const int64_t> ids);
 
     // The newest row with this id (older ones with the same id were deleted).

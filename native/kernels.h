@@ -1,7 +1,8 @@
 // The arithmetic of the engine, one table of functions for each instruction set.
 //
 // Rows are handed over as pointers, so that neighbouring rows, filtered rows and the rows of a graph node's neighbours
-// all take the same path. A row is padded with zeros to a multiple of 64 bytes, so no kernel has a tail.
+// all take the same path. A row is padded with zeros to a multiple of 64 bytes, so no kernel has a tail. kMaxTile
+// more pointers follow the n: kernels prefetch what they point to, and fill up their last tile with it.
 //
 // Two shapes of kernel:
 //   rows   one query against n rows. The score of a pair never depends on which other pairs are computed with it.
@@ -11,12 +12,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cpu.h"
-
 namespace rag {
 
-inline constexpr size_t kMaxLanes = 16;
-inline constexpr size_t kMaxTileRows = 12;
+inline constexpr size_t kMaxTile = 16;  // rows in a tile of any kernel, at most
 
 // int8 codes hold round(x / scale) + 128 as unsigned bytes. With the row's (scale, bias) and the query's
 // (codes, their sum, factor) a score is factor * scale * <row, query> - bias.
@@ -38,7 +36,7 @@ using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float
 struct Kernels {
     size_t lanes;          // queries in one register
     size_t panel_vectors;  // registers of queries in one tile
-    size_t tile_rows;      // rows in one tile; panel kernels take multiples of it
+    size_t tile_rows;      // rows in one tile of a panel kernel, which takes multiples of it
 
     RowsKernel dot_f32, l2_f32, dot_f16, l2_f16;  // l2: minus the squared distance
     PanelKernel panel_dot_f32, panel_l2_f32;

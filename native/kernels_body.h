@@ -19,14 +19,20 @@ struct L2 {
 };
 
 struct Float32Row {
+    static constexpr size_t bytes = 4;
     static inline V::f load(const std::byte* row, size_t d) { return V::load(reinterpret_cast<const float*>(row) + d); }
 };
 
 struct Float16Row {
+    static constexpr size_t bytes = 2;
     static inline V::f load(const std::byte* row, size_t d) {
         return V::load_half(reinterpret_cast<const uint16_t*>(row) + d);
     }
 };
+
+// A tile of rows asks for the tile after it while it computes: reading several rows side by side hides their order from
+// the processor's own prefetcher, which is what bounds a scan of half floats (measured: 9 GB/s without, 27 with).
+constexpr size_t kCacheLine = 64;
 
 template <class Op, class Row, int R>
 inline void rows_tile(const std::byte* const* rows, const float* query, size_t width, float* out) {
@@ -34,6 +40,8 @@ inline void rows_tile(const std::byte* const* rows, const float* query, size_t w
     for (int r = 0; r < R; ++r) sum[r] = V::zero();
     for (size_t d = 0; d < width; d += V::lanes) {
         const V::f q = V::load(query + d);
+        if (d * Row::bytes % kCacheLine == 0)
+            for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + d * Row::bytes);
         for (int r = 0; r < R; ++r) sum[r] = Op::step(sum[r], Row::load(rows[r], d), q);
     }
     for (int r = 0; r < R; ++r) out[r] = Op::finish(V::sum(sum[r]));
@@ -91,6 +99,8 @@ inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors,
     for (int r = 0; r < R; ++r) sum[r] = V::izero();
     for (size_t d = 0; d < width; d += 4 * V::lanes) {
         const V::i q = V::load_bytes(query.codes + d);
+        if (d % kCacheLine == 0)
+            for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + d);
         for (int r = 0; r < R; ++r) sum[r] = V::dot4(sum[r], V::row_bytes(rows[r] + d), q);
     }
     for (int r = 0; r < R; ++r) {
@@ -123,9 +133,12 @@ inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors
             for (int v = 0; v < N; ++v) sum[r][v] = V::dot4(sum[r][v], x, q[v]);
         }
     }
+    // Unrolled, or else the compiler keeps `sum` in memory all along, at half the speed.
+#pragma GCC unroll 16
     for (int v = 0; v < N; ++v) {
         const V::i offset = V::imul(V::load_ints(queries.sums + v * V::lanes), V::code_offset);
         const V::f factor = V::load(queries.factors + v * V::lanes);
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const V::f dot = V::to_float(V::isub(sum[r][v], offset));
             const V::f scaled = V::mul(dot, V::mul(factor, V::broadcast(row_factors[2 * r])));

@@ -30,9 +30,7 @@ struct V {
 
     // Rows are turned back to signed bytes (x ^ 128), so the dot is that of the signed values.
     static constexpr int code_offset = 0;
-    static inline bytes signed_row(uint8x16_t codes) {
-        return vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
-    }
+    static inline bytes signed_row(uint8x16_t codes) { return vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128))); }
     static inline i izero() { return vdupq_n_s32(0); }
     static inline i load_bytes(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
     static inline i load_ints(const int32_t* p) { return vld1q_s32(p); }

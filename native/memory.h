@@ -43,6 +43,9 @@ public:
     const std::byte* operator[](size_t row) const {
         return row < base_rows_ ? base_ + row * stride_ : tail_.data() + (row - base_rows_) * stride_;
     }
+    // Whether these rows lie one after the other.
+    bool adjacent(size_t first, size_t n) const { return first >= base_rows_ || first + n <= base_rows_; }
+
     size_t size() const { return base_rows_ + tail_rows_; }
     size_t stride() const { return stride_; }
     std::span<const std::byte> base() const { return {base_, base_rows_ * stride_}; }

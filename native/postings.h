@@ -36,6 +36,8 @@ struct Postings {
     Column<uint64_t> posting_offsets;
     Column<uint32_t> rows;
     nanobind::ndarray<nanobind::numpy, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu, nanobind::ro> counts;
+    // What bounds the contribution of a term: its largest count, and the shortest row that holds it.
+    std::vector<uint32_t> largest_count, least_length;
     uint64_t total_length = 0;
 
     size_t size() const { return ids.shape(0); }

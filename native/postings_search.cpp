@@ -1,35 +1,28 @@
-// BM25 over inverted indexes: term at a time within windows of rows that fit the cache.
+// BM25 over inverted indexes: MaxScore, term at a time within windows of rows that fit the cache.
 #include "postings.h"
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <stdexcept>
-#include <string>
+#include <span>
 #include <thread>
+
+#include "bitmap.h"
+#include "parallel.h"
+#include "topk.h"
 
 namespace nb = nanobind;
 
 namespace rag {
 namespace {
 
-constexpr uint32_t kWindow = 1 << 14;  // rows: 64 KiB of accumulators
-
-// A set of rows.
-class RowSet {
-public:
-    explicit RowSet(size_t rows) : words_((rows + 63) / 64, 0) {}
-    void add(size_t row) { words_[row / 64] |= uint64_t(1) << (row % 64); }
-    void remove(size_t row) { words_[row / 64] &= ~(uint64_t(1) << (row % 64)); }
-    bool has(size_t row) const { return words_[row / 64] >> (row % 64) & 1; }
-
-private:
-    std::vector<uint64_t> words_;
-};
+constexpr uint32_t kWindow = 1 << 12;  // rows: 16 KiB of sums
 
 // Calls `use(row)` for each row whose id is among `wanted` (ascending).
 template <class Use>
@@ -49,134 +42,265 @@ void for_rows_of(const Postings& segment, const Column<int64_t>& wanted, Use&& u
     }
 }
 
-struct Found {
-    float score;
-    int64_t id;
-    bool better_than(const Found& other) const { return score > other.score || (score == other.score && id < other.id); }
-};
-
-// The k best so far.
-class Best {
-public:
-    explicit Best(size_t k) : k_(k) { heap_.reserve(std::min<size_t>(k, 1024)); }
-
-    // Nothing below this score can enter.
-    float threshold() const { return heap_.size() < k_ ? 0.0f : heap_.front().score; }
-
-    void offer(const Found& found) {
-        const auto worst_first = [](const Found& a, const Found& b) { return a.better_than(b); };
-        if (heap_.size() < k_) {
-            heap_.push_back(found);
-            std::push_heap(heap_.begin(), heap_.end(), worst_first);
-        } else if (found.better_than(heap_.front())) {
-            std::pop_heap(heap_.begin(), heap_.end(), worst_first);
-            heap_.back() = found;
-            std::push_heap(heap_.begin(), heap_.end(), worst_first);
-        }
-    }
-
-    const std::vector<Found>& sorted() {
-        std::sort(heap_.begin(), heap_.end(), [](const Found& a, const Found& b) { return a.better_than(b); });
-        return heap_;
-    }
-
-private:
-    size_t k_;
-    std::vector<Found> heap_;
-};
-
-// What a term contributes to a row: weight * tf / (tf + base + slope * length).
+// A term adds weight * count / (count + base + slope * length) to the score of a row.
 struct Saturation {
     float base;
     float slope;
+
+    float part(float weight, uint32_t count, uint32_t length) const {
+        return weight * float(count) / (float(count) + base + slope * float(length));
+    }
 };
 
+// A query term in one segment: the postings not yet passed.
 struct Cursor {
-    const uint32_t* rows;  // from the next posting to the last
-    uint64_t position;     // of that posting among all
+    const uint32_t* rows;
+    uint64_t position;  // of rows[0] among all postings
     uint64_t left;
     float weight;
-};
+    float bound;  // of its part of a score
+    uint32_t largest_count;
+    uint32_t least_length;
 
-// Adds the contributions of the rows below `limit` to sums[row - base]; returns how many there were.
-template <class Count>
-size_t accumulate(Cursor& cursor, const Count* counts, const uint32_t* lengths, Saturation saturation, uint32_t base,
-                  uint32_t limit, float* sums) {
-    constexpr size_t kBlock = 128;
-    float value[kBlock];
-    size_t total = 0;
-    while (cursor.left > 0) {
-        size_t n = std::min<size_t>(kBlock, cursor.left);
-        const bool last = cursor.rows[n - 1] >= limit;
-        if (last) n = size_t(std::lower_bound(cursor.rows, cursor.rows + n, limit) - cursor.rows);
-        const Count* count = counts + cursor.position;
-        for (size_t i = 0; i < n; ++i) value[i] = float(lengths[cursor.rows[i]]);
-        for (size_t i = 0; i < n; ++i) {
-            const float tf = float(count[i]);
-            value[i] = cursor.weight * tf / (tf + saturation.base + saturation.slope * value[i]);
-        }
-        for (size_t i = 0; i < n; ++i) sums[cursor.rows[i] - base] += value[i];
-        cursor.rows += n;
-        cursor.position += n;
-        cursor.left -= n;
-        total += n;
-        if (last) break;
+    void skip(uint64_t n) {
+        rows += n;
+        position += n;
+        left -= n;
     }
-    return total;
-}
+    // Skips the rows before `row`, galloping.
+    void seek(uint32_t row) {
+        if (left == 0 || rows[0] >= row) return;
+        uint64_t step = 1;
+        while (step < left && rows[step] < row) step *= 2;
+        skip(uint64_t(std::lower_bound(rows + step / 2, rows + std::min(step + 1, left), row) - rows));
+    }
+};
 
 struct Segment {
     const Postings* postings;
-    std::optional<RowSet> allowed;  // absent: every row
+    std::optional<Bitmap> filter;  // absent: every row
+    std::optional<Bitmap> gone;    // deleted rows
+    std::vector<Cursor> terms;     // of all queries; none left where a term does not occur
 };
 
-// Offers every row of one segment that holds a term of the query. `sums` is all zero before and after.
-void search_segment(const Segment& segment, std::vector<Cursor>& cursors, Saturation saturation,
-                    std::vector<float>& sums, Best& best) {
-    const Postings& postings = *segment.postings;
-    const int64_t* ids = postings.ids.data();
-    const size_t size = postings.size();
-    const auto offer = [&](uint32_t row, float score) {
-        if (score >= best.threshold() && (!segment.allowed || segment.allowed->has(row))) best.offer({score, ids[row]});
-    };
-    std::vector<const uint32_t*> starts(cursors.size());
-    while (true) {
-        uint32_t nearest = std::numeric_limits<uint32_t>::max();
-        for (const Cursor& c : cursors)
-            if (c.left > 0) nearest = std::min(nearest, c.rows[0]);
-        if (nearest == std::numeric_limits<uint32_t>::max()) return;
-        const uint32_t base = nearest / kWindow * kWindow;
-        const uint32_t limit = uint32_t(std::min<size_t>(size_t(base) + kWindow, size));
-        size_t postings_here = 0;
-        for (size_t i = 0; i < cursors.size(); ++i) {
-            starts[i] = cursors[i].rows;
-            postings_here += postings.with_counts([&](const auto* counts) {
-                return accumulate(cursors[i], counts, postings.lengths.data(), saturation, base, limit, sums.data());
-            });
-        }
-        if (postings_here * 8 < kWindow) {  // few: visit them again
-            for (size_t i = 0; i < cursors.size(); ++i) {
-                for (const uint32_t* row = starts[i]; row < cursors[i].rows; ++row) {
-                    float& sum = sums[*row - base];
-                    if (sum > 0) offer(*row, sum);
-                    sum = 0;
+// A row of the window with what it has so far.
+struct Partial {
+    uint32_t row;
+    float sum;
+};
+
+// What a thread works in, from query to query.
+struct Scratch {
+    std::vector<float> sums = std::vector<float>(kWindow, 0.0f);  // by row of the window; zero between windows
+    std::vector<Partial> candidates = std::vector<Partial>(kWindow + 1);
+    std::vector<float> remaining;        // [i]: bound of what terms i and later add together
+    std::vector<const uint32_t*> starts;  // [i]: the first posting of term i in the window
+};
+
+// The search of one query in one segment: MaxScore (Turtle and Flood 1995) over windows of rows. Terms come with the
+// heaviest first; while the light ones at the end cannot lift a row into the best k by themselves, rows are found by
+// the others only ("essential" ones) and the light terms are looked up for those that may still get there.
+class Search {
+public:
+    Search(const Segment& segment, Saturation saturation, Scratch& scratch)
+        : segment_(segment), saturation_(saturation), sums_(scratch.sums.data()),
+          candidates_(scratch.candidates.data()), remaining_(scratch.remaining), starts_(scratch.starts) {}
+
+    template <class Count>
+    void run(const Count* counts, std::vector<Cursor>& terms, TopK& best) {
+        remaining_.assign(terms.size() + 1, 0.0f);
+        for (size_t i = terms.size(); i-- > 0;) remaining_[i] = remaining_[i + 1] + terms[i].bound;
+        while (true) {
+            const float threshold = best.threshold() * kRounding;
+            const size_t essential = essential_terms(terms, threshold);
+            uint32_t base = std::numeric_limits<uint32_t>::max();
+            for (size_t i = 0; i < essential; ++i)
+                if (terms[i].left > 0) base = std::min(base, terms[i].rows[0]);
+            if (base == std::numeric_limits<uint32_t>::max()) return;
+
+            starts_.clear();
+            size_t visited = 0;
+            for (size_t i = 0; i < essential; ++i) {
+                starts_.push_back(terms[i].rows);
+                accumulate(terms[i], counts, base);
+                visited += size_t(terms[i].rows - starts_[i]);
+            }
+            const float needed = std::max(threshold - remaining_[essential], std::numeric_limits<float>::min());
+            taken_ = 0;
+            if (visited * 32 < kWindow) revisit(terms, essential, base, needed);
+            else sweep(base, needed);
+
+            for (size_t i = essential; i < terms.size(); ++i) {
+                keep_if([&](const Partial& c) { return c.sum + remaining_[i] >= threshold; });
+                for (Partial& c : candidates()) {
+                    terms[i].seek(c.row);
+                    if (terms[i].left == 0) break;
+                    if (terms[i].rows[0] == c.row)
+                        c.sum += saturation_.part(terms[i].weight, counts[terms[i].position], length(c.row));
                 }
             }
-        } else {  // many: sweep the window
-            constexpr uint32_t kStep = 16;
-            for (uint32_t from = 0; from < limit - base; from += kStep) {
-                const float threshold = std::max(best.threshold(), std::numeric_limits<float>::min());
-                float* sum = sums.data() + from;
-                int any = 0;
-                for (uint32_t i = 0; i < kStep; ++i) any |= sum[i] >= threshold;
-                if (any) {
-                    for (uint32_t i = 0; i < kStep; ++i)
-                        if (sum[i] > 0) offer(base + from + i, sum[i]);
-                }
-            }
-            std::fill(sums.begin(), sums.begin() + (limit - base), 0.0f);
+            for (const Partial& c : candidates())
+                if (c.sum >= best.threshold()) best.push({c.sum, c.row, segment_.postings->ids.data()[c.row]});
         }
     }
+
+private:
+    // Bounds are summed in another order than scores are: what may tie must not be lost to rounding.
+    static constexpr float kRounding = 1.0f - 1e-5f;
+
+    // How many terms to walk through. To look a posting up costs many times what it costs to pass it, so the light
+    // terms are walked through as well unless their postings are by far the most.
+    size_t essential_terms(const std::vector<Cursor>& terms, float threshold) const {
+        constexpr uint64_t kLookUp = 16;
+        size_t essential = terms.size();
+        while (essential > 0 && remaining_[essential - 1] < threshold) --essential;
+        uint64_t walked = 0, saved = 0;
+        for (size_t i = 0; i < terms.size(); ++i) (i < essential ? walked : saved) += terms[i].left;
+        return walked > 0 && saved < kLookUp * walked ? terms.size() : essential;
+    }
+
+    uint32_t length(uint32_t row) const { return segment_.postings->lengths.data()[row]; }
+
+    // Adds the parts of a term to the rows of a window.
+    template <class Count>
+    void accumulate(Cursor& term, const Count* counts, uint32_t base) {
+        constexpr size_t kBlock = 64;
+        int32_t lengths[kBlock];
+        float parts[kBlock];
+        const uint32_t limit = base + std::min(kWindow, std::numeric_limits<uint32_t>::max() - base);
+        bool more = true;
+        while (more && term.left > 0) {
+            size_t n = std::min<size_t>(kBlock, term.left);
+            if (term.rows[n - 1] >= limit) {
+                n = size_t(std::lower_bound(term.rows, term.rows + n, limit) - term.rows);
+                more = false;
+            }
+            const Count* count = counts + term.position;
+            for (size_t i = 0; i < n; ++i) lengths[i] = int32_t(length(term.rows[i]));
+            for (size_t i = 0; i < n; ++i) {
+                const float tf = float(int32_t(count[i]));
+                parts[i] = term.weight * tf / (tf + saturation_.base + saturation_.slope * float(lengths[i]));
+            }
+            for (size_t i = 0; i < n; ++i) sums_[term.rows[i] - base] += parts[i];
+            term.skip(n);
+        }
+    }
+
+    std::span<Partial> candidates() { return {candidates_, taken_}; }
+
+    template <class Keep>
+    void keep_if(Keep keep) {
+        const auto drop = [&](const Partial& c) { return !keep(c); };
+        taken_ = size_t(std::remove_if(candidates_, candidates_ + taken_, drop) - candidates_);
+    }
+
+    // Appends a row that may get there; without a branch, for which rows these are cannot be foreseen.
+    void take(uint32_t row, float sum, float needed) {
+        candidates_[taken_] = {row, sum};
+        taken_ += sum >= needed;
+    }
+
+    void keep_allowed() {
+        if (segment_.filter) keep_if([&](const Partial& c) { return (*segment_.filter)[c.row]; });
+        if (segment_.gone) keep_if([&](const Partial& c) { return !(*segment_.gone)[c.row]; });
+    }
+
+    // Candidates from the postings just passed, where those are few.
+    void revisit(const std::vector<Cursor>& terms, size_t essential, uint32_t base, float needed) {
+        for (size_t i = 0; i < essential; ++i) {
+            for (const uint32_t* row = starts_[i]; row < terms[i].rows; ++row) {
+                take(*row, sums_[*row - base], needed);
+                sums_[*row - base] = 0;
+            }
+        }
+        keep_allowed();
+        if (essential > 1 && essential < terms.size())  // the other terms are looked up in the order of rows
+            std::sort(candidates_, candidates_ + taken_,
+                      [](const Partial& a, const Partial& b) { return a.row < b.row; });
+    }
+
+    // Candidates from the sums, where most of them are used.
+    void sweep(uint32_t base, float needed) {
+        constexpr uint32_t kStep = 64;
+        const int32_t bound = std::bit_cast<int32_t>(needed);  // floats above zero compare as their bits do
+        for (uint32_t from = 0; from < kWindow; from += kStep) {
+            std::array<int32_t, kStep> bits;
+            std::memcpy(bits.data(), sums_ + from, sizeof bits);
+            int32_t any = 0;
+            for (uint32_t i = 0; i < kStep; ++i) any |= bound - 1 - bits[i];  // below zero where it is reached
+            if (any < 0)
+                for (uint32_t i = 0; i < kStep; ++i) take(base + from + i, sums_[from + i], needed);
+        }
+        std::fill(sums_, sums_ + kWindow, 0.0f);
+        keep_allowed();
+    }
+
+    const Segment& segment_;
+    Saturation saturation_;
+    float* sums_;
+    Partial* candidates_;
+    size_t taken_ = 0;
+    std::vector<float>& remaining_;
+    std::vector<const uint32_t*>& starts_;
+};
+
+// The segments of one search, with statistics over all of them but without the deleted rows.
+struct Corpus {
+    std::vector<Segment> segments;
+    std::vector<double> frequency;  // documents that hold a term
+    double documents = 0;
+    double length = 0;
+
+    explicit Corpus(size_t terms) : frequency(terms, 0) {}
+
+    void add(const Postings& postings, const std::vector<std::string_view>& terms,
+             const std::optional<Column<int64_t>>& filter, const Column<int64_t>& deleted) {
+        Segment segment{&postings, std::nullopt, std::nullopt, {}};
+        documents += double(postings.size());
+        length += double(postings.total_length);
+        for_rows_of(postings, deleted, [&](size_t row) {
+            if (!segment.gone) segment.gone.emplace(postings.size());
+            segment.gone->set(row);
+            documents -= 1;
+            length -= postings.lengths.data()[row];
+        });
+        if (filter) {
+            segment.filter.emplace(postings.size());
+            for_rows_of(postings, *filter, [&](size_t row) { segment.filter->set(row); });
+        }
+        for (size_t t = 0; t < terms.size(); ++t) {
+            Cursor cursor{};
+            if (const auto term = postings.find(terms[t])) {
+                cursor.position = postings.posting_offsets.data()[*term];
+                cursor.left = postings.posting_offsets.data()[*term + 1] - cursor.position;
+                cursor.rows = postings.rows.data() + cursor.position;
+                cursor.largest_count = postings.largest_count[*term];
+                cursor.least_length = postings.least_length[*term];
+                const auto is_gone = [&](uint32_t row) { return (*segment.gone)[row]; };
+                frequency[t] += double(cursor.left);
+                if (segment.gone) frequency[t] -= double(std::count_if(cursor.rows, cursor.rows + cursor.left, is_gone));
+            }
+            segment.terms.push_back(cursor);
+        }
+        segments.push_back(std::move(segment));
+    }
+
+    double idf(size_t term) const {
+        return std::log1p((documents - frequency[term] + 0.5) / (frequency[term] + 0.5));
+    }
+};
+
+// The weight of each distinct term of a query, heaviest first; a term named twice counts twice.
+std::vector<std::pair<float, uint32_t>> weighted(const Corpus& corpus, std::vector<uint32_t> terms) {
+    std::vector<std::pair<float, uint32_t>> out;
+    std::sort(terms.begin(), terms.end());
+    for (auto from = terms.begin(); from != terms.end();) {
+        const auto to = std::upper_bound(from, terms.end(), *from);
+        out.emplace_back(float(corpus.idf(*from) * double(to - from)), *from);
+        from = to;
+    }
+    std::sort(out.begin(), out.end(), std::greater<>());
+    return out;
 }
 
 nb::tuple search(const std::vector<const Postings*>& indexes, const std::vector<nb::bytes>& terms,
@@ -185,135 +309,52 @@ nb::tuple search(const std::vector<const Postings*>& indexes, const std::vector<
     const size_t queries = query_offsets.shape(0) - 1;
     std::vector<int64_t> ids(queries * k, -1);
     std::vector<float> scores(queries * k, -std::numeric_limits<float>::infinity());
+    std::vector<std::string_view> spelled;
+    for (const nb::bytes& term : terms) spelled.emplace_back(term.c_str(), term.size());
     {
-        std::vector<std::string_view> spelled;
-        for (const nb::bytes& term : terms) spelled.emplace_back(term.c_str(), term.size());
         nb::gil_scoped_release released;
-
-        // Statistics over all segments, without the deleted rows.
-        std::vector<Segment> segments;
-        std::vector<std::vector<Cursor>> cursors(indexes.size());  // [segment][term]
-        std::vector<double> frequency(terms.size(), 0);
-        double documents = 0, length = 0;
-        for (size_t s = 0; s < indexes.size(); ++s) {
-            const Postings& postings = *indexes[s];
-            Segment segment{&postings, std::nullopt};
-            std::optional<RowSet> gone;
-            documents += double(postings.size());
-            length += double(postings.total_length);
-            for_rows_of(postings, deleted, [&](size_t row) {
-                if (!gone) gone.emplace(postings.size());
-                gone->add(row);
-                documents -= 1;
-                length -= postings.lengths.data()[row];
-            });
-            for (size_t t = 0; t < terms.size(); ++t) {
-                Cursor cursor{nullptr, 0, 0, 0};
-                if (const auto term = postings.find(spelled[t])) {
-                    cursor.position = postings.posting_offsets.data()[*term];
-                    cursor.left = postings.posting_offsets.data()[*term + 1] - cursor.position;
-                    cursor.rows = postings.rows.data() + cursor.position;
-                    frequency[t] += double(cursor.left);
-                    if (gone)
-                        frequency[t] -= double(std::count_if(cursor.rows, cursor.rows + cursor.left,
-                                                             [&](uint32_t row) { return gone->has(row); }));
-                }
-                cursors[s].push_back(cursor);
-            }
-            if (filter) {
-                segment.allowed.emplace(postings.size());
-                for_rows_of(postings, *filter, [&](size_t row) { segment.allowed->add(row); });
-                for_rows_of(postings, deleted, [&](size_t row) { segment.allowed->remove(row); });
-            } else if (gone) {
-                segment.allowed.emplace(postings.size());
-                for (size_t row = 0; row < postings.size(); ++row)
-                    if (!gone->has(row)) segment.allowed->add(row);
-            }
-            segments.push_back(std::move(segment));
-        }
-        const double average = documents > 0 && length > 0 ? length / documents : 1.0;
+        Corpus corpus(terms.size());
+        for (const Postings* postings : indexes) corpus.add(*postings, spelled, filter, deleted);
+        const double average = corpus.documents > 0 && corpus.length > 0 ? corpus.length / corpus.documents : 1.0;
         const Saturation saturation{float(k1 * (1 - b)), float(k1 * b / average)};
 
-        std::atomic<size_t> next{0};
-        const auto work = [&] {
-            std::vector<float> sums(kWindow, 0.0f);
-            std::vector<uint32_t> distinct;
-            std::vector<Cursor> here;
-            for (size_t q = next++; q < queries; q = next++) {
-                const uint32_t* from = query_terms.data() + query_offsets.data()[q];
-                const uint32_t* to = query_terms.data() + query_offsets.data()[q + 1];
-                distinct.assign(from, to);
-                std::sort(distinct.begin(), distinct.end());
-                distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-                Best best(k);
-                for (size_t s = 0; s < segments.size(); ++s) {
-                    here.clear();
-                    for (uint32_t t : distinct) {
-                        Cursor cursor = cursors[s][t];
-                        if (cursor.left == 0) continue;
-                        // A term named twice in the query counts twice.
-                        const double idf = std::log1p((documents - frequency[t] + 0.5) / (frequency[t] + 0.5));
-                        cursor.weight = float(idf * double(std::count(from, to, t)));
-                        here.push_back(cursor);
-                    }
-                    if (!here.empty()) search_segment(segments[s], here, saturation, sums, best);
-                }
-                size_t place = q * k;
-                for (const Found& found : best.sorted()) {
-                    ids[place] = found.id;
-                    scores[place++] = found.score;
-                }
-            }
-        };
         if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-        std::vector<std::thread> helpers;
-        for (size_t i = 1; i < std::min(threads, queries); ++i) helpers.emplace_back(work);
-        work();
-        for (std::thread& helper : helpers) helper.join();
+        std::vector<Scratch> scratch(std::max<size_t>(std::min(threads, queries), 1));
+        const auto check_signals = [] {
+            const nb::gil_scoped_acquire gil;
+            if (PyErr_CheckSignals()) throw nb::python_error();
+        };
+        parallel(queries, threads, check_signals, [&](size_t q, size_t thread) {
+            const auto weights = weighted(corpus, {query_terms.data() + query_offsets.data()[q],
+                                                   query_terms.data() + query_offsets.data()[q + 1]});
+            TopK best(k);
+            std::vector<Cursor> cursors;
+            for (const Segment& segment : corpus.segments) {
+                cursors.clear();
+                for (const auto& [weight, term] : weights) {
+                    Cursor cursor = segment.terms[term];
+                    if (cursor.left == 0) continue;
+                    cursor.weight = weight;
+                    cursor.bound = saturation.part(weight, cursor.largest_count, cursor.least_length);
+                    cursors.push_back(cursor);
+                }
+                segment.postings->with_counts([&](const auto* counts) {
+                    Search(segment, saturation, scratch[thread]).run(counts, cursors, best);
+                });
+            }
+            size_t place = q * k;
+            for (const Candidate& found : best.take()) {
+                ids[place] = found.id;
+                scores[place++] = found.score;
+            }
+        });
     }
     return nb::make_tuple(to_numpy(std::move(ids)), to_numpy(std::move(scores)));
-}
-
-// Checks what the search relies on, so that no file, however made, leads it out of its arrays.
-void init(Postings* self, Column<int64_t> ids, Column<uint32_t> lengths, Column<uint8_t> spelling,
-          Column<uint64_t> term_offsets, Column<uint64_t> posting_offsets, Column<uint32_t> rows, nb::handle counts) {
-    using Counts = decltype(Postings::counts);
-    Counts typed = nb::cast<Counts>(counts);
-    const auto covers = [](const Column<uint64_t>& offsets, size_t total) {
-        const uint64_t* begin = offsets.data();
-        const uint64_t* end = begin + offsets.shape(0);
-        return begin != end && *begin == 0 && end[-1] == total && std::is_sorted(begin, end);
-    };
-    const size_t size = ids.shape(0), postings = rows.shape(0);
-    const bool unsigned_counts = typed.dtype().code == uint8_t(nb::dlpack::dtype_code::UInt) &&
-                                 (typed.itemsize() == 1 || typed.itemsize() == 2 || typed.itemsize() == 4);
-    if (lengths.shape(0) != size) throw std::invalid_argument("lengths and ids differ in number");
-    if (size >= std::numeric_limits<uint32_t>::max()) throw std::invalid_argument("too many rows for one index");
-    if (std::adjacent_find(ids.data(), ids.data() + size, std::greater_equal<>()) != ids.data() + size)
-        throw std::invalid_argument("ids are not ascending");
-    if (term_offsets.shape(0) != posting_offsets.shape(0) || !covers(term_offsets, spelling.shape(0)) ||
-        !covers(posting_offsets, postings))
-        throw std::invalid_argument("offsets do not cover terms and postings");
-    if (!unsigned_counts || typed.shape(0) != postings) throw std::invalid_argument("counts and rows differ in number");
-    if (std::any_of(rows.data(), rows.data() + postings, [&](uint32_t row) { return row >= size; }))
-        throw std::invalid_argument("a posting names a row that does not exist");
-    for (size_t t = 0; t + 1 < posting_offsets.shape(0); ++t) {
-        const uint32_t* from = rows.data() + posting_offsets.data()[t];
-        const uint32_t* to = rows.data() + posting_offsets.data()[t + 1];
-        if (std::adjacent_find(from, to, std::greater_equal<>()) != to)
-            throw std::invalid_argument("the postings of a term are not ascending");
-    }
-    uint64_t total = 0;
-    for (size_t row = 0; row < size; ++row) total += lengths.data()[row];
-    new (self) Postings{ids, lengths, spelling, term_offsets, posting_offsets, rows, typed, total};
 }
 
 }  // namespace
 
 void bind_postings_search(nb::module_& m) {
-    nb::class_<Postings>(m, "Postings")
-        .def("__init__", &init, nb::arg("ids"), nb::arg("lengths"), nb::arg("spelling"), nb::arg("term_offsets"),
-             nb::arg("posting_offsets"), nb::arg("rows"), nb::arg("counts"));
     m.def("search_postings", &search, nb::arg("segments"), nb::arg("terms"), nb::arg("query_terms"),
           nb::arg("query_offsets"), nb::arg("k"), nb::arg("filter").none(), nb::arg("deleted"), nb::arg("k1"),
           nb::arg("b"), nb::arg("threads"));

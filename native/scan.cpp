@@ -11,11 +11,11 @@ namespace rag {
 
 namespace {
 
-constexpr size_t kGroup = 512;                    // queries that share one pass over the vectors
-constexpr size_t kBlockRows = 120;                // rows scored at a time, at most: a multiple of every tile_rows
-constexpr size_t kBlockBytes = size_t{128} << 10; // their size, so that they stay in the second-level cache
-constexpr size_t kPanelBytes = size_t{256} << 10; // packed queries that stay there beside them
-constexpr size_t kWorthAThread = size_t{1} << 22; // multiplications that repay the start of a thread
+constexpr size_t kGroup = 512;                     // queries that share one pass over the vectors
+constexpr size_t kBlockRows = 120;                 // rows scored at a time, at most: a multiple of every tile_rows
+constexpr size_t kBlockBytes = size_t{128} << 10;  // their size, so that they stay in the second-level cache
+constexpr size_t kPanelBytes = size_t{256} << 10;  // packed queries that stay there beside them
+constexpr size_t kWorthAThread = size_t{1} << 22;  // multiplications that repay the start of a thread
 
 // A first pass may rank by approximate scores (int8), or by sums taken in another order (panels); so many more
 // candidates than k come out of it, to be ranked by the exact scores.
@@ -29,8 +29,8 @@ class Pass {
 public:
     Pass(const VectorStore& store, const Tier& tier, const RowSet& rows, const float* queries, size_t n, size_t keep,
          bool panels)
-        : store_(store), tier_(tier), rows_(rows), kernels_(kernels()), n_(n), keep_(keep), panels_(panels),
-          prepared_(tier.codec->prepare(queries, n, panels)) {
+        : store_(store), tier_(tier), rows_(rows), kernels_(kernels()), n_(n), keep_(keep),
+          kept_(tier.codec->factors()), panels_(panels), prepared_(tier.codec->prepare(queries, n, panels)) {
         const size_t fit = kBlockBytes / tier.codes.stride() / kernels_.tile_rows * kernels_.tile_rows;
         block_rows_ = std::clamp(fit, kernels_.tile_rows, kBlockRows / kernels_.tile_rows * kernels_.tile_rows);
     }
@@ -50,7 +50,7 @@ public:
     }
 
 private:
-    struct Worker {  // what one thread needs for itself
+    struct Worker {                     // what one thread needs for itself
         std::vector<TopK> best;         // by query
         std::vector<float> thresholds;  // by query, of `best`; the padding of the last register lets nothing through
         std::vector<float> scores;
@@ -64,8 +64,8 @@ private:
         worker.thresholds.assign(width, std::numeric_limits<float>::infinity());
         std::fill_n(worker.thresholds.begin(), n_, -std::numeric_limits<float>::infinity());
         worker.scores.resize(round_up(block_rows_, 64) * (panels_ ? width : 1));
-        worker.rows.resize(block_rows_);
-        worker.factors.resize(block_rows_ * tier_.codec->factors());
+        worker.rows.resize(block_rows_ + kMaxTile);
+        worker.factors.resize(worker.rows.size() * kept_);
     }
 
     void score(Worker& worker, size_t first) const {
@@ -109,14 +109,21 @@ private:
         worker.thresholds[q] = worker.best[q].threshold();
     }
 
-    // The block of rows from number `first` of the row set on; its last tile is filled up with the last row.
+    // The block of rows from number `first` of the row set on, and the rows that follow it.
     Block load(Worker& worker, size_t first) const {
-        const size_t n = std::min(block_rows_, rows_.size() - first), kept = tier_.codec->factors();
-        for (size_t i = 0; i < round_up(n, kernels_.tile_rows); ++i) {
-            const size_t row = rows_[first + std::min(i, n - 1)];
-            worker.rows[i] = tier_.codes[row];
-            if (kept) std::copy_n(tier_.factors_of(row), kept, worker.factors.data() + i * kept);
+        const size_t n = std::min(block_rows_, rows_.size() - first);
+        const size_t there = std::min(n + kMaxTile, rows_.size() - first), wanted = n + kMaxTile;
+        if (rows_.all() && tier_.codes.adjacent(first, there)) {
+            const std::byte* code = tier_.codes[first];
+            for (size_t i = 0; i < there; ++i, code += tier_.codes.stride()) worker.rows[i] = code;
+            if (kept_) std::copy_n(tier_.factors_of(first), there * kept_, worker.factors.data());
+        } else {
+            for (size_t i = 0; i < there; ++i) {
+                worker.rows[i] = tier_.codes[rows_[first + i]];
+                if (kept_) std::copy_n(tier_.factors_of(rows_[first + i]), kept_, worker.factors.data() + i * kept_);
+            }
         }
+        std::fill(worker.rows.begin() + there, worker.rows.begin() + wanted, worker.rows[there - 1]);
         return {worker.rows.data(), worker.factors.data(), n};
     }
 
@@ -124,17 +131,23 @@ private:
     const Tier& tier_;
     const RowSet& rows_;
     const Kernels& kernels_;
-    size_t n_, keep_, block_rows_;
+    size_t n_, keep_;
+    size_t kept_;  // factors beside each code
     bool panels_;
+    size_t block_rows_;
     std::unique_ptr<Queries> prepared_;
 };
 
 // Gives candidates the score of the exact tier, computed alone, so that it depends on nothing but the pair.
 void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vector<Candidate>& found) {
-    std::vector<const std::byte*> rows(round_up(found.size(), kMaxTileRows));
-    std::vector<float> scores(round_up(found.size(), kMaxLanes));
-    for (size_t i = 0; i < found.size(); ++i) rows[i] = tier.codes[found[i].row];
-    prepared.rows(query, {rows.data(), nullptr, found.size()}, scores.data());
+    const size_t kept = tier.codec->factors();
+    std::vector<const std::byte*> rows(found.size() + kMaxTile, tier.codes[0]);
+    std::vector<float> factors(rows.size() * kept), scores(found.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+        rows[i] = tier.codes[found[i].row];
+        if (kept) std::copy_n(tier.factors_of(found[i].row), kept, factors.data() + i * kept);
+    }
+    prepared.rows(query, {rows.data(), factors.data(), found.size()}, scores.data());
     for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
     std::sort(found.begin(), found.end(), better);
 }

@@ -34,6 +34,7 @@ public:
     explicit RowSet(size_t n) : n_(n) {}
     explicit RowSet(std::vector<uint32_t> list) : n_(list.size()), all_(false), list_(std::move(list)) {}
     size_t size() const { return n_; }
+    bool all() const { return all_; }
     uint32_t operator[](size_t i) const { return all_ ? static_cast<uint32_t>(i) : list_[i]; }
 
 private:

@@ -34,6 +34,7 @@ def import_openai() -> Any:
 
 def client_settings(base_url: str | None, timeout: float, retries: int) -> dict[str, Any]:
     """Arguments for the client. The key is read from OPENAI_API_KEY; an endpoint named by its URL may need none."""
+    import_openai()  # a missing extra comes before a missing key
     key = os.environ.get("OPENAI_API_KEY")
     if not key and not base_url and not os.environ.get("OPENAI_BASE_URL"):
         raise ConfigError(

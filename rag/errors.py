@@ -11,6 +11,7 @@ RagError
 │   ├── LockedError           another process is writing
 │   └── EncoderMismatchError  the vectors were made by another encoder
 ├── ModelError                an encoder or language model failed or cannot be reached
+├── DeadlineError             something took longer than it may (also a TimeoutError)
 └── OperatorError             an operator failed while a pipeline ran; names the node
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "CollectionError",
     "ConfigError",
     "DamagedFileError",
+    "DeadlineError",
     "EncoderMismatchError",
     "FlowError",
     "InputError",
@@ -96,6 +98,10 @@ class EncoderMismatchError(CollectionError):
 
 class ModelError(RagError):
     """An encoder or language model failed or cannot be reached."""
+
+
+class DeadlineError(RagError, TimeoutError):
+    """Something took longer than it may."""
 
 
 class OperatorError(RagError):

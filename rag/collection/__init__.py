@@ -1,7 +1,9 @@
 """Documents, chunks and their indexes in one folder on disk."""
 
-from rag.collection.collection import Collection, Info
+from rag.collection.collection import Collection
+from rag.collection.info import Info
 from rag.collection.repair import Report
-from rag.collection.writer import Fingerprint, Writer
+from rag.collection.rows import Fingerprint
+from rag.collection.writer import Writer
 
 __all__ = ["Collection", "Fingerprint", "Info", "Report", "Writer"]

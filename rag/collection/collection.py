@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -17,40 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from rag.collection import database, locks, segments
 from rag.collection.files import sync
+from rag.collection.info import Info
+from rag.collection.manifest import DAMAGED, EncoderRecord, Manifest
 from rag.collection.manifest import NAME as MANIFEST
-from rag.collection.manifest import EncoderRecord, Manifest
 from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
+from rag.collection.rows import Fingerprint
 from rag.collection.snapshot import Connections, Snapshot
-from rag.collection.writer import Fingerprint, Writer
-from rag.encoders.protocol import Encoder
+from rag.collection.writer import Writer
+from rag.encoders import DEFAULT, Encoder, load
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
-from rag.index.protocol import Matches, Metric
+from rag.index import Codec, Matches, Metric
 from rag.types import Chunk, Document, Hits
 
-__all__ = ["Collection", "Info"]
-
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-
-
-@dataclass(frozen=True)
-class Info:
-    """The figures of one generation. `bytes` is by part: text, vectors, postings."""
-
-    path: Path
-    generation: int
-    created: datetime
-    updated: datetime
-    documents: int
-    chunks: int
-    deleted: int
-    segments: int
-    bytes: Mapping[str, int]
-    encoder: str
-    dim: int
-    metric: Metric
-    codec: str
-    language: str
-    settings: Mapping[str, Any]
+__all__ = ["Collection"]
 
 
 class Collection:
@@ -74,9 +52,9 @@ class Collection:
         cls,
         path: str | Path,
         *,
-        encoder: str | Encoder = DEFAULT_ENCODER,
+        encoder: str | Encoder = DEFAULT,
         metric: Metric = "cosine",
-        codec: str = "float32",
+        codec: Codec = "float32",
         language: str = "english",
         settings: Mapping[str, Any] | None = None,
     ) -> Collection:
@@ -87,7 +65,7 @@ class Collection:
         Raises CollectionError when the folder holds a collection or other files, or cannot be written to.
         """
         folder = Path(path)
-        made_by = _load(encoder) if isinstance(encoder, str) else encoder
+        made_by = load(encoder) if isinstance(encoder, str) else encoder
         segments.check_settings(made_by.dim, metric, codec, language)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +107,7 @@ class Collection:
                 if int(database.recall(db).get("generation", 0)) > 0:
                     raise DamagedFileError(
                         f"{folder} holds a collection whose {MANIFEST} is missing",
-                        hint="restore it: Collection.open(path, repair=True).rebuild()",
+                        hint=DAMAGED,
                     )
                 database.remember(db, manifest)
             finally:
@@ -204,6 +182,11 @@ class Collection:
         return self._open.generation
 
     @property
+    def fingerprint(self) -> str:
+        """What tells this generation of this collection from every other; results that rest on it are kept under it."""
+        return f"{self._open.manifest.collection}@{self.generation}"
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """JSON values kept with the collection, such as those of the chunker."""
         return self._open.manifest.settings
@@ -217,7 +200,7 @@ class Collection:
     def encoder(self) -> Encoder:
         """The encoder of its vectors, loaded at first use. EncoderMismatchError when it is not what made them."""
         if self._encoder is None:
-            return self._accept(_load(self._open.manifest.encoder.name))
+            return self._accept(load(self._open.manifest.encoder.name))
         return self._encoder
 
     def _accept(self, encoder: Encoder) -> Encoder:
@@ -235,29 +218,7 @@ class Collection:
 
     def info(self) -> Info:
         """Its figures."""
-        manifest = self._open.manifest
-        size = {
-            "text": sum(p.stat().st_size for p in self.path.glob(database.NAME + "*")),
-            "vectors": sum(s.vectors.bytes for s in manifest.segments),
-            "postings": sum(s.postings.bytes for s in manifest.segments),
-        }
-        return Info(
-            path=self.path,
-            generation=manifest.generation,
-            created=manifest.created,
-            updated=manifest.updated,
-            documents=manifest.documents,
-            chunks=manifest.chunks,
-            deleted=manifest.deleted,
-            segments=len(manifest.segments),
-            bytes=size,
-            encoder=manifest.encoder.name,
-            dim=manifest.encoder.dim,
-            metric=manifest.metric,
-            codec=manifest.codec,
-            language=manifest.language,
-            settings=manifest.settings,
-        )
+        return Info.of(self.path, self._open.manifest)
 
     def __len__(self) -> int:
         """Chunks."""
@@ -369,10 +330,18 @@ class Collection:
         """Check every byte of every file, every row, and that database and indexes hold the same chunks."""
         return verify(self.path, self._connections)
 
-    def rebuild(self, *, wait: float = 0) -> Report:
-        """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong."""
+    def rebuild(self, *, texts: Callable[[Sequence[Chunk]], Sequence[str]] | None = None, wait: float = 0) -> Report:
+        """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong.
+
+        Vectors that cannot be read are encoded again, from the text of each chunk, or from what `texts` says was
+        encoded for the chunks. Raises CollectionError when sound vectors show that it was something else.
+        """
+
+        def encode(chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+            return self.encoder.encode_documents([c.text for c in chunks] if texts is None else texts(chunks))
+
         with self._changing:
-            rebuild(self.path, self._connections, lambda: self.encoder, wait)
+            rebuild(self.path, self._connections, encode, wait)
             self._snapshot = _newest(self.path, self._connections, repair=True)
         return self.verify()
 
@@ -402,12 +371,6 @@ def _newest(
             if problem is not None:
                 raise problem
             return snapshot
-
-
-def _load(name: str) -> Encoder:
-    from rag.encoders import load
-
-    return load(name)
 
 
 def _check_k(k: int) -> None:

@@ -104,10 +104,10 @@ class Filter:
             return found or Column([MISSING], np.zeros(0, dtype=np.int32))
 
         def holds(condition: Condition) -> Mask:
-            if isinstance(condition, Both):
-                return np.logical_and.reduce([holds(part) for part in condition.parts])
-            if isinstance(condition, Either):
-                return np.logical_or.reduce([holds(part) for part in condition.parts])
+            if isinstance(condition, Both | Either):
+                join = np.logical_and if isinstance(condition, Both) else np.logical_or
+                joined: Mask = join.reduce([holds(part) for part in condition.parts])
+                return joined
             if isinstance(condition, Not):
                 return ~holds(condition.inner)
             if isinstance(condition, Exists):
@@ -135,7 +135,8 @@ def _compare(test: Test, left: Column, right: Column) -> Mask:
         return _where(right, lambda v: _passes(test, constant, v))
     pairs, rows = np.unique(left.codes.astype(np.int64) * len(right.values) + right.codes, return_inverse=True)
     outcomes = [_passes(test, left.values[p // len(right.values)], right.values[p % len(right.values)]) for p in pairs]
-    return np.array(outcomes, dtype=bool)[rows.reshape(-1)]
+    mask: Mask = np.array(outcomes, dtype=bool)[rows.reshape(-1)]
+    return mask
 
 
 def _passes(test: Test, left: Any, right: Any) -> bool:

@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
-from rag.index.protocol import Metric
+from rag.index import Codec, Metric
 
-__all__ = ["FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
+__all__ = ["DAMAGED", "FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 NAME = "manifest.json"
-DAMAGED = "restore it from the copy in the database: Collection.open(path, repair=True).rebuild()"
+DAMAGED = "restore it from its copy: `rag repair`, or Collection.open(path, repair=True).rebuild()"
 
 
 class _Record(BaseModel):
@@ -65,7 +65,7 @@ class Manifest(_Record):
     updated: datetime
     encoder: EncoderRecord
     metric: Metric
-    codec: str
+    codec: Codec
     language: str
     settings: Mapping[str, Any]
     documents: int = Field(ge=0)

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from rag.collection.files import FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
 from rag.errors import DamagedFileError, NotFoundError
-from rag.index import ScanIndex, merge_matches
+from rag.index import Codec, Matches, Metric, ScanIndex, merge_matches
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
-from rag.index.protocol import Matches, Metric
 
 __all__ = [
     "NONE",
     "Part",
     "Segment",
+    "between",
+    "check_settings",
     "merged",
     "plan",
     "search_postings",
@@ -53,7 +54,7 @@ class Part:
         return self.ids[~np.isin(self.ids, self.deleted)]
 
     def write(self, folder: Path, number: int) -> SegmentRecord:
-        """Save it as new files (with no deleted ids), synced."""
+        """Save it as new files, with no deleted ids; to the disk, as the indexes do when they save."""
         stem = f"segments/{number:08d}"
         self.vectors.save(folder / f"{stem}.vectors")
         self.postings.save(folder / f"{stem}.postings")
@@ -98,7 +99,7 @@ class Segment(Part):
 
 
 def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:
-    """Save which ids (sorted) of a segment are deleted."""
+    """Save which ids (sorted) of a segment are deleted; the caller syncs the folder."""
     name = f"segments/{number:08d}.deleted"
     write_new(folder / name, deleted.astype("<i8").tobytes())
     return record(folder, name)
@@ -130,6 +131,12 @@ def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]
     return alone + ([(tail, len(live))] if tail < len(live) else [])
 
 
+def between(ids: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+    """Those of `ids` (sorted) that lie where the part's do; parts do not overlap."""
+    begin, end = np.searchsorted(ids, [part.ids[0], part.ids[-1] + 1])
+    return ids[begin:end]
+
+
 def vectors_of(parts: Sequence[Part], ids: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
     """The vectors float32[n, dim] of these ids; NotFoundError."""
     out = np.empty((len(ids), dim), np.float32)
@@ -152,8 +159,7 @@ def search_vectors(
     for part in parts:
         own = None
         if allowed is not None:
-            begin, end = np.searchsorted(allowed, [part.ids[0], part.ids[-1] + 1])
-            own = allowed[begin:end]
+            own = between(allowed, part)
             if not len(own):
                 continue
         found.append(part.vectors.search(queries, k, filter=own, threads=threads))
@@ -179,7 +185,7 @@ def search_postings(
     )
 
 
-def check_settings(dim: int, metric: Metric, codec: str, language: str) -> None:
+def check_settings(dim: int, metric: Metric, codec: Codec, language: str) -> None:
     """InputError when an index cannot be made with these."""
     ScanIndex(dim, metric=metric, codec=codec)
     LexicalIndex.build(NONE, [], language=language)

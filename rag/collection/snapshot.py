@@ -57,12 +57,12 @@ class Connections:
         self._idle: deque[sqlite3.Connection] = deque()
         self._process = os.getpid()
         self._parents: list[deque[sqlite3.Connection]] = []
-        self.closed = False
+        self._closed = threading.Event()
 
     @contextmanager
     def lend(self) -> Iterator[sqlite3.Connection]:
         """A connection, for the time of a `with` block, in which SQLite's errors are explained."""
-        if self.closed:
+        if self._closed.is_set():
             raise CollectionError(f"the collection {self._folder} was closed", hint="open it again")
         if self._process != os.getpid():
             # A forked child must neither use nor close its parent's connections.
@@ -76,10 +76,9 @@ class Connections:
             try:
                 yield connection
             finally:
-                if self.closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                self._idle.append(connection)
+                if self._closed.is_set():
+                    self.drop()
 
     def drop(self) -> None:
         """Close the idle ones; the next `lend` opens anew."""
@@ -87,7 +86,7 @@ class Connections:
             self._idle.pop().close()
 
     def close(self) -> None:
-        self.closed = True
+        self._closed.set()
         self.drop()
 
 
@@ -212,16 +211,16 @@ class Snapshot:
                 raise NotFoundError(f"{self.folder} holds no document {name!r}", hint=did_you_mean(name, known) or None)
         return rows
 
-    def _blocks(self, db: sqlite3.Connection, row: DocumentRow) -> Iterator[tuple[str, int]]:
+    def _blocks(self, db: sqlite3.Connection, row: DocumentRow) -> list[tuple[str, int]]:
         expected = -(-row.length // BLOCK)
         found = db.execute(BLOCKS_BETWEEN, (row.first_block, row.first_block + expected)).fetchall()
         if len(found) != expected:
             raise damage(f"the text of document {row.id!r}")
-        return ((text, line) for text, line in map(_decoded, found))
+        return [BlockRow.checked(*row) for row in found]
 
     def _read_blocks(self, db: sqlite3.Connection, numbers: set[int]) -> dict[int, tuple[str, int]]:
         found = db.execute(BLOCKS_BY_ID, (as_json(sorted(numbers)),))
-        blocks = {row[0]: _decoded(row) for row in found}
+        blocks = {row[0]: BlockRow.checked(*row) for row in found}
         if len(blocks) != len(numbers):
             raise damage(f"text block {min(numbers - blocks.keys())}")
         return blocks
@@ -285,11 +284,6 @@ def load_columns(db: sqlite3.Connection, rows: Sequence[DocumentRow]) -> tuple[N
                 yield at, row.checked().metadata or "{}"
 
     return ids, Columns([row.id for row in rows], [row.metadata for row in rows], document_of, own())
-
-
-def _decoded(row: tuple[int, int, bytes, int]) -> tuple[str, int]:
-    block = BlockRow(*row).checked()
-    return block.text.decode(), block.line
 
 
 def _block_at(row: DocumentRow, offset: int) -> int | None:

@@ -6,15 +6,15 @@ manifest. What a writer that died before the swap has left behind, the next one 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,11 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from rag.collection import locks
 from rag.collection.columns import Columns
 from rag.collection.database import (
-    BLOCK,
-    BlockRow,
-    ChunkRow,
     DocumentRow,
-    blocks_of,
     connect_writer,
     dump_metadata,
     explained,
@@ -34,32 +30,22 @@ from rag.collection.database import (
     recall,
     remember,
 )
+from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.manifest import Manifest, SegmentRecord
-from rag.collection.segments import NONE, Part, merged, plan, write_tombstones
+from rag.collection.rows import Fingerprint, NewRows
+from rag.collection.segments import NONE, Part, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
 from rag.errors import CollectionError, InputError
 from rag.index import ScanIndex
 from rag.index.lexical import LexicalIndex
 from rag.types import Chunk, Document
 
-__all__ = ["Fingerprint", "Writer", "publish", "recover"]
+__all__ = ["Writer", "publish", "recover"]
 
-INSERT_DOCUMENT = (
-    "INSERT INTO documents (born, key, id, digest, mtime_ns, size, metadata, length, first_block, first_chunk, chunks,"
-    " crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 LIVE = (
     "SELECT key, born, first_chunk, chunks FROM documents WHERE died IS NULL AND id IN (SELECT value FROM json_each(?))"
 )
-
-
-class Fingerprint(NamedTuple):
-    """What tells whether the source of a document has changed: a digest of it, and its file's time and size."""
-
-    digest: str
-    mtime_ns: int = 0
-    size: int = 0
 
 
 class Writer:
@@ -72,6 +58,13 @@ class Writer:
 
     settings: dict[str, Any]
     """JSON values kept with the collection; changes count with the next commit."""
+
+    _base: Snapshot
+    _next_chunk: int
+    _new_vectors: ScanIndex
+    _new_texts: dict[int, str]
+    _grown: NDArray[np.int64]
+    _dead: list[NDArray[np.int64]]
 
     def __init__(self, folder: Path, newest: Callable[[], Snapshot], wait: float) -> None:
         self._folder = folder
@@ -89,17 +82,16 @@ class Writer:
                 stack.callback(db.close)
                 self._settle(db)
                 self._db = db
-            self._forget()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._stack:
-            try:
-                if self._connection.in_transaction:
-                    self._connection.rollback()
-            finally:
-                self._db = None
+            db, self._db = self._connection, None
+            if db.in_transaction:
+                db.rollback()
+            with suppress(sqlite3.Error):  # on a full disk the log simply stays
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @property
     def generation(self) -> int:
@@ -141,15 +133,13 @@ class Writer:
         if len(set(ids)) != len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
             raise InputError(f"document {twice!r} is given twice in one call")
-        for document, own in zip(documents, chunks, strict=True):
-            _check(document, own)
 
         with self._changing() as db:
             key = int((db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone() or (0,))[0])
             block = int(db.execute("SELECT coalesce(max(id), -1) + 1 FROM blocks").fetchone()[0])
-        rows = _Rows(self.generation + 1, key, block, self._next_chunk)
+        rows = NewRows(self.generation + 1, key, block, self._next_chunk)
         for number, (document, own) in enumerate(zip(documents, chunks, strict=True)):
-            rows.append(document, own, sources[number] if sources is not None else _fingerprint(document))
+            rows.append(document, own, None if sources is None else sources[number])
         added = np.arange(self._next_chunk, rows.chunk, dtype=np.int64)
         if total:
             self._new_vectors.add(added, matrix)  # refuses what cannot be indexed
@@ -187,15 +177,15 @@ class Writer:
 
     def _remove(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
         rows = db.execute(LIVE, (json.dumps(list(ids)),)).fetchall()
-        for _, born, first, count in rows:
-            own = np.arange(first, first + count)
+        for _, born, first, chunks in rows:
+            own = np.arange(first, first + chunks)
             if born > self.generation:
                 self._new_vectors.delete(own)
                 for chunk in own.tolist():
                     del self._new_texts[chunk]
             else:
                 self._dead.append(own)
-            self._grown -= (1, count)
+            self._grown -= (1, chunks)
         db.executemany("UPDATE documents SET died = ? WHERE key = ?", [(self.generation + 1, row[0]) for row in rows])
         return len(rows)
 
@@ -218,8 +208,9 @@ class Writer:
             raise
 
     def _settle(self, db: sqlite3.Connection) -> None:
-        """Start from the newest generation, without what a commit that failed has left behind."""
+        """Start from the newest generation, without what a commit that did not finish has left behind."""
         self._base = self._newest()
+        self._forget()
         recover(db, self._folder, self._base.manifest)
         self._settled = True
 
@@ -234,9 +225,9 @@ class Writer:
         self.settings = json.loads(json.dumps(dict(manifest.settings)))
         self._next_chunk = manifest.next_chunk
         self._new_vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
-        self._new_texts: dict[int, str] = {}
+        self._new_texts = {}
         self._grown = np.zeros(2, np.int64)  # documents, chunks
-        self._dead: list[NDArray[np.int64]] = []
+        self._dead = []
 
     # Commits
 
@@ -263,8 +254,9 @@ class Writer:
         settings = json.loads(dump_metadata(self.settings, "settings"))
         with self._changing() as db:
             try:
-                numbers = iter(range(self._base.manifest.next_file, 1 << 62))
+                numbers = count(self._base.manifest.next_file)
                 segments = self._segments(numbers, compact=compact)
+                sync(self._folder / "segments")
                 manifest = self._base.manifest.model_copy(
                     update={
                         "generation": self.generation + 1,
@@ -278,35 +270,29 @@ class Writer:
                     }
                 )
                 publish(db, self._folder, manifest)
-            except BaseException as error:
+            except BaseException:
                 if db.in_transaction:
                     db.rollback()
                 self._settled = False
                 with suppress(OSError, sqlite3.Error, CollectionError):  # if not now, then before the next change
                     self._settle(db)
-                if isinstance(error, OSError):
-                    raise CollectionError(
-                        f"{self._folder}: the commit could not be written: {error.strerror or error}",
-                        hint="the last generation is intact; make room on the disk and commit again",
-                    ) from error
                 raise
-        self._base = self._newest()
-        self._forget()
-        with suppress(OSError):  # what cannot be removed now, the next writer removes
-            sweep(self._folder, manifest)
+        self._settled = False
+        with explained(self._folder):
+            self._settle(db)
         return self.generation
 
     def _segments(self, numbers: Iterator[int], *, compact: bool) -> list[SegmentRecord]:
         """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
         parts: list[Part] = list(self._base.segments())
         dead = np.unique(np.concatenate([NONE, *self._dead]))
-        deleted = [np.union1d(part.deleted, dead[np.isin(dead, part.ids)]) for part in parts]
+        deleted = [np.union1d(part.deleted, between(dead, part)) for part in parts]
         if (new := self._new_part()) is not None:
             parts.append(new)
             deleted.append(NONE)
         sizes = [len(part.ids) for part in parts]
         counts = [len(ids) for ids in deleted]
-        runs = dict([(0, len(parts))] if compact and (len(parts) > 1 or sum(counts)) else plan(sizes, counts))
+        runs = dict([(0, len(parts))] if compact and (len(parts) > 1 or any(counts)) else plan(sizes, counts))
 
         records: list[SegmentRecord] = []
         at = 0
@@ -335,35 +321,6 @@ class Writer:
         return Part(self._new_vectors, LexicalIndex.build(ids, texts, language=self._base.manifest.language), NONE)
 
 
-class _Rows:
-    """Rows for the tables, numbered on from the ones that are there; all is checked before any is inserted."""
-
-    def __init__(self, generation: int, key: int, block: int, chunk: int) -> None:
-        self.generation, self.key, self.block, self.chunk = generation, key, block, chunk
-        self.documents: list[tuple[str | int, ...]] = []
-        self.blocks: list[BlockRow] = []
-        self.chunks: list[ChunkRow] = []
-
-    def append(self, document: Document, chunks: Sequence[Chunk], source: Fingerprint) -> None:
-        self.key += 1
-        metadata = dump_metadata(document.metadata, f"document {document.id!r}")
-        fixed = (document.id, source.digest, metadata, len(document.text), self.block, self.chunk, len(chunks))
-        row = DocumentRow.make(self.key, source.mtime_ns, source.size, *fixed)
-        self.documents.append((self.generation, *row))
-        self.blocks.extend(blocks_of(document.id, document.text, self.block))
-        self.block += -(-len(document.text) // BLOCK)
-        for piece in chunks:
-            own = dump_metadata(piece.metadata, f"a chunk of document {document.id!r}") if piece.metadata else None
-            parent = piece.parent or (None, None)
-            self.chunks.append(ChunkRow.make(self.chunk, self.key, piece.start, piece.end, *parent, own))
-            self.chunk += 1
-
-    def insert(self, db: sqlite3.Connection) -> None:
-        db.executemany(INSERT_DOCUMENT, self.documents)
-        db.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?)", self.blocks)
-        db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
-
-
 def publish(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
     """End the transaction and make this generation, whose files are all on disk, the current one."""
     remember(db, manifest)
@@ -389,24 +346,3 @@ def sweep(folder: Path, manifest: Manifest) -> None:
     for path in (folder / "segments").iterdir():
         if f"segments/{path.name}" not in needed:
             path.unlink()
-
-
-def _check(document: Document, chunks: Sequence[Chunk]) -> None:
-    if not document.id:
-        raise InputError("a document has an empty id")
-    length = len(document.text)
-    for chunk in chunks:
-        where = f"document {document.id!r}: the chunk from {chunk.start} to {chunk.end}"
-        if chunk.document != document.id:
-            raise InputError(f"{where} says it belongs to {chunk.document!r}")
-        if not 0 <= chunk.start <= chunk.end <= length:
-            raise InputError(f"{where} is not inside its text of {length} characters")
-        if document.text[chunk.start : chunk.end] != chunk.text:
-            raise InputError(f"{where} does not read like the text there", hint="offsets count characters of the text")
-        if chunk.parent and not 0 <= chunk.parent[0] <= chunk.start <= chunk.end <= chunk.parent[1] <= length:
-            raise InputError(f"{where} is not inside its parent {chunk.parent}, or that not inside the text")
-
-
-def _fingerprint(document: Document) -> Fingerprint:
-    content = document.text.encode("utf-8", "surrogatepass")
-    return Fingerprint(hashlib.sha256(content).hexdigest(), 0, len(content))

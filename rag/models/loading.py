@@ -40,10 +40,14 @@ def load(spec: str, **settings: Any) -> ChatModel:
             return OpenAIChatModel.from_spec(rest, **settings)
     except TypeError as error:
         raise ConfigError(f"language model {spec!r}: {error}") from None
-    raise NotFoundError(
-        f"no language model is called {spec!r}",
-        hint=did_you_mean(kind, _KINDS) if not rest else f"write {' or '.join(k + ':NAME' for k in _KINDS)}",
-    )
+    if kind in _KINDS:
+        hint = f"write {kind}:NAME"
+    elif rest or not kind:
+        hint = did_you_mean(kind, _KINDS)
+    else:
+        hint = did_you_mean(kind, ["scripted"])
+        hint = hint if hint.startswith("did you mean") else f"write local:{kind} or openai:{kind}"
+    raise NotFoundError(f"no language model is called {spec!r}", hint=hint)
 
 
 def default_spec() -> str | None:

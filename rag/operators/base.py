@@ -61,7 +61,8 @@ class Operator(BaseModel, Flow):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise settings_error(type(self), error) from None
+            message, hint = settings_problems(error, type(self).model_fields)
+            raise ConfigError(f"operator {self.operator_name}: {message}", hint=hint) from None
 
     @classmethod
     def __pydantic_init_subclass__(
@@ -175,18 +176,18 @@ def _is_machinery(module: str) -> bool:
     return module == __name__ or module.split(".")[0] in ("pydantic", "abc", "types")
 
 
-def settings_error(cls: type[Operator], error: ValidationError) -> ConfigError:
-    """A readable ConfigError for settings that do not fit an operator."""
+def settings_problems(error: ValidationError, known: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What is wrong with settings, in words, and a hint. `known` are the names that there are."""
     problems = []
     hint = None
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             problems.append(f"unknown setting {where!r}")
-            hint = did_you_mean(where, cls.model_fields) or f"{cls.operator_name} has no settings"
+            hint = did_you_mean(where, known) or "it has no settings"
         elif item["type"] == "missing":
             problems.append(f"setting {where!r} is required")
         else:
             given = item.get("input")
             problems.append(f"setting {where!r} is {given!r} ({type(given).__name__}): {item['msg']}")
-    return ConfigError(f"operator {cls.operator_name}: " + "; ".join(problems), hint=hint)
+    return "; ".join(problems), hint

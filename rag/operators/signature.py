@@ -23,6 +23,7 @@ __all__ = [
     "resource_type",
     "show_type",
     "signature_of",
+    "strip_optional",
 ]
 
 
@@ -112,7 +113,7 @@ def signature_of(run: Callable[..., Any], owner: str, names: Mapping[str, Any], 
                 f"operator {owner}: parameter {name!r} of run has no type",
                 hint=f"annotate it, for example {name}: {show_type(STANDARD_CHANNELS.get(name, Query))}",
             )
-        inner, optional = _strip_optional(hints[name])
+        inner, optional = strip_optional(hints[name])
         required = parameter.default is parameter.empty and not optional
         default = None if parameter.default is parameter.empty else parameter.default
         if isinstance(inner, type) and inner in _RESOURCE_TYPES:
@@ -226,7 +227,7 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType)
 
 
-def _strip_optional(kind: Any) -> tuple[Any, bool]:
+def strip_optional(kind: Any) -> tuple[Any, bool]:
     """The type without None, and whether None was one of its alternatives."""
     bare = _bare(kind)
     if _is_union(bare) and type(None) in get_args(bare):

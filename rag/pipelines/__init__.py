@@ -2,6 +2,26 @@
 
 from rag.pipelines.events import Event, Finished, NodeFinished, NodeStarted, Span, Token
 from rag.pipelines.execution import Run
+from rag.pipelines.flows import Budget, Each, Loop, Recurse, Route, Try, Verify
+from rag.pipelines.memo import Checkpoint, ContentCache
 from rag.pipelines.pipeline import Pipeline
 
-__all__ = ["Event", "Finished", "NodeFinished", "NodeStarted", "Pipeline", "Run", "Span", "Token"]
+__all__ = [
+    "Budget",
+    "Checkpoint",
+    "ContentCache",
+    "Each",
+    "Event",
+    "Finished",
+    "Loop",
+    "NodeFinished",
+    "NodeStarted",
+    "Pipeline",
+    "Recurse",
+    "Route",
+    "Run",
+    "Span",
+    "Token",
+    "Try",
+    "Verify",
+]

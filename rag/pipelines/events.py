@@ -45,9 +45,13 @@ Event: TypeAlias = NodeStarted | Token | NodeFinished | Finished
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One execution of a node: when it began (seconds since the run began), how long it took, for how many items."""
+    """One execution of a node: when it began (seconds since the run began), how long it took, for how many items.
+
+    `note` is what a flow decided there: the way it took, what ended a loop, which try failed.
+    """
 
     node: str
     start: float
     seconds: float
     items: int = 1
+    note: str = ""

@@ -6,14 +6,16 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
+from rag.errors import DeadlineError
 from rag.pipelines.events import Event, Span
+from rag.pipelines.memo import Memo
 
-__all__ = ["Run", "Stopped", "side_by_side", "wait_for"]
+__all__ = ["Run", "Stopped", "gather", "side_by_side", "wait_for", "within"]
 
 T = TypeVar("T")
 
@@ -25,27 +27,50 @@ class Stopped(CancelledError):  # noqa: N818  a signal, not an error
 class Run:
     """The observer of one run. A run that nobody observes has none, and costs nothing for it.
 
-    `emit` gets the events, `clock` gives seconds. `stop()` ends the run at the next border between two nodes.
+    `emit` gets the events, `clock` gives seconds; after `deadline` seconds the run ends with a DeadlineError, and after
+    `stop()` quietly, at the next border between two nodes or tokens. `memos` remember results of operators.
     """
 
-    __slots__ = ("_stopped", "began", "clock", "emit", "spans")
+    __slots__ = ("_outer", "_stopped", "began", "clock", "deadline", "emit", "memos", "spans")
 
     def __init__(
-        self, emit: Callable[[Event], None] | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        emit: Callable[[Event], None] | None = None,
+        *,
+        deadline: float | None = None,
+        memos: Sequence[Memo] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.emit = emit or (lambda event: None)
         self.clock = clock
+        self.deadline = deadline
+        self.memos = tuple(memos)
         self.began = clock()
         self.spans: list[Span] = []
         self._stopped = False
+        self._outer: Run | None = None
+
+    def inner(self) -> Run:
+        """A run that reports to this one and ends with it, but can be stopped alone."""
+        run = Run(self.emit, memos=self.memos, clock=self.clock)
+        run.began, run.spans, run._outer = self.began, self.spans, self
+        return run
 
     def stop(self) -> None:
         self._stopped = True
 
     def check(self) -> None:
-        """Raises Stopped once `stop` was called."""
+        """Raises Stopped once `stop` was called, DeadlineError once the deadline has passed."""
         if self._stopped:
             raise Stopped
+        if self.deadline is not None and self.clock() - self.began > self.deadline:
+            raise DeadlineError(f"the run took longer than {self.deadline:g} s")
+        if self._outer is not None:
+            self._outer.check()
+
+    def note(self, node: str, text: str) -> None:
+        """Write into the trace what a node decided."""
+        self.spans.append(Span(node, self.clock() - self.began, 0.0, 0, text))
 
     def span(self, node: str, start: float, items: int = 1) -> float:
         """Note that `node` ran from `start` until now; returns the seconds."""
@@ -76,6 +101,41 @@ def side_by_side(tasks: list[Callable[[], None]]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def within(seconds: float | None, work: Callable[[Run | None], None], run: Run | None) -> None:
+    """Run `work` and wait for it, but not longer than so many seconds: then it is told to stop, TimeoutError raised."""
+    if seconds is None:
+        work(run)
+        return
+    inner = run.inner() if run is not None else Run()
+    done: Future[None] = Future()
+    context = contextvars.copy_context()
+
+    def body() -> None:
+        try:
+            done.set_result(context.run(work, inner))
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=body, name="rag-try", daemon=True).start()
+    finished, _ = wait([done], seconds)
+    if not finished:
+        inner.stop()
+        raise TimeoutError
+    done.result()
+
+
+async def gather(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run the coroutines at the same time; when one fails, the others are cancelled before its error is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 @cache

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from rag.pipelines.execution import Run, side_by_side
+from rag.pipelines.execution import Run, gather, side_by_side
 from rag.pipelines.node import Channels, Node, Resolve
 
 __all__ = ["Branches", "Chain", "Merge"]
@@ -92,14 +91,7 @@ class Branches(Node):
 
     async def arun(self, values: Channels, run: Run | None) -> None:
         copies = [dict(values) for _ in self.branches]
-        tasks = [asyncio.ensure_future(b.arun(c, run)) for b, c in zip(self.branches, copies, strict=True)]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        await gather([b.arun(c, run) for b, c in zip(self.branches, copies, strict=True)])
         self._merge(values, copies)
 
     def describe(self, depth: int = 0) -> Iterator[str]:
@@ -113,11 +105,15 @@ class Branches(Node):
 
     def _merge(self, values: Channels, copies: list[Channels]) -> None:
         for merge in self.merges:
-            if not merge.collect:
-                values[merge.target] = copies[merge.sources[0]][merge.channel]
-                continue
             collected = []
             for source, spread in zip(merge.sources, merge.spread, strict=True):
-                value = (values if source < 0 else copies[source])[merge.channel]
-                collected.extend(value) if spread else collected.append(value)
+                written = values if source < 0 else copies[source]
+                if merge.channel not in written:
+                    continue  # a route inside the branch went another way
+                value = written[merge.channel]
+                collected.extend(value) if spread and merge.collect else collected.append(value)
+            if not merge.collect:
+                if collected:
+                    values[merge.target] = collected[0]
+                continue
             values[merge.target] = collected

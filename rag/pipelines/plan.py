@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 from rag.errors import FlowError, did_you_mean
 from rag.operators import Flow, Operator, Parallel, Sequence, catalogue
@@ -16,7 +16,17 @@ from rag.pipelines.node import Node
 from rag.pipelines.parallel import Branches, Chain, Merge
 from rag.pipelines.step import Argument, Step
 
-__all__ = ["Path", "Plan", "Scope", "Slot", "compile_flow", "make_plan"]
+__all__ = [
+    "Checker",
+    "Path",
+    "Plan",
+    "Scope",
+    "Slot",
+    "compile_flow",
+    "make_plan",
+    "merge_scopes",
+    "union_type",
+]
 
 Path: TypeAlias = tuple[int, ...]
 """Where a flow stands in the tree: the number of the child to take at each level."""
@@ -28,13 +38,14 @@ class Slot:
 
     `spread`: it holds a list with one value of `type` for each parallel branch. `by_branch`: branches before wrote over
     this input of the pipeline; it holds what it held before them, and the channel of this name holds their values.
-    `writer` names the node, None for an input.
+    `sure`: it is there whichever way the run took. `writer` names the node, None for an input.
     """
 
     type: Any
     writer: str | None = None
     spread: bool = False
     by_branch: str | None = None
+    sure: bool = True
 
 
 Scope: TypeAlias = Mapping[str, Slot]
@@ -53,6 +64,10 @@ class Checker:
     def name(self, base: str) -> str:
         self.names[base] += 1
         return base if self.names[base] == 1 else f"{base}:{self.names[base]}"
+
+    def trial(self) -> Checker:
+        """A checker whose findings are thrown away, for a first look at what a flow writes."""
+        return Checker({}, self.inputs, names=Counter(self.names), optional_inputs=dict(self.optional_inputs))
 
     def problem(self, node: str, path: Path, message: str, hint: str) -> None:
         line = self.lines.get(path)
@@ -162,6 +177,34 @@ def _parallel(flow: Parallel, scope: Scope, path: Path, checker: Checker) -> tup
     return Branches(name, [node for node, _ in compiled], merges), after
 
 
+def merge_scopes(ends: Collection[Scope], name: str, path: Path, checker: Checker) -> Scope:
+    """What is known after one of several ways was taken, whichever it was; `name` is the node that chooses."""
+    merged: dict[str, Slot] = {}
+    for channel in dict.fromkeys(c for end in ends for c in end):
+        slots = list(dict.fromkeys(end[channel] for end in ends if channel in end))
+        sure = all(channel in end and end[channel].sure for end in ends)
+        if len({slot.spread for slot in slots}) > 1:
+            checker.problem(
+                name,
+                path,
+                f"channel {channel!r} holds several values on one way and one value on another",
+                "join the branches on each way",
+            )
+        if len(slots) == 1:
+            merged[channel] = replace(slots[0], sure=sure)
+        else:
+            writers = " or ".join(dict.fromkeys(slot.writer or "the input" for slot in slots))
+            by_branch = slots[0].by_branch if len({s.by_branch for s in slots}) == 1 else None
+            merged[channel] = Slot(union_type([s.type for s in slots]), writers, slots[0].spread, by_branch, sure)
+    return merged
+
+
+def union_type(kinds: list[Any]) -> Any:
+    """The type that holds all of these."""
+    distinct = tuple(dict.fromkeys(kinds))
+    return distinct[0] if len(distinct) == 1 else Union[distinct]  # noqa: UP007
+
+
 def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker) -> Argument:
     slot = scope.get(read.channel)
     if slot is None:
@@ -171,6 +214,14 @@ def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker)
             _missing(read, name, scope, path, checker)
         return Argument(read.channel, optional=not read.required, default=read.default)
     as_list = list[slot.type]  # type: ignore[name-defined]
+    if not slot.sure and read.required:
+        checker.problem(
+            name,
+            path,
+            f"reads channel {read.channel!r}, which {slot.writer!r} writes, but not on every way that leads here",
+            f"write it on all of them, or take it as optional: {read.channel}: {show_type(read.type)} | None = None",
+        )
+    optional = not slot.sure
     if slot.spread:
         if not assignable(as_list, read.type):
             checker.problem(
@@ -181,9 +232,9 @@ def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker)
                 f"join the branches first, with an operator that reads {read.channel}: {show_type(as_list)}"
                 + (", for example fuse" if read.channel == "hits" else ""),
             )
-        return Argument(read.channel)
+        return Argument(read.channel, optional=optional, default=read.default)
     if assignable(slot.type, read.type):
-        return Argument(read.channel)
+        return Argument(read.channel, optional=optional, default=read.default)
     if slot.by_branch is not None and assignable(as_list, read.type):
         return Argument(slot.by_branch)
     if not assignable(as_list, read.type):
@@ -194,7 +245,7 @@ def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker)
             + (f"written by {slot.writer!r}" if slot.writer else "an input of the pipeline"),
             "types are never converted by themselves; put an operator between them",
         )
-    return Argument(read.channel, wrap=True)
+    return Argument(read.channel, wrap=True, optional=optional, default=read.default)
 
 
 def _missing(read: Read, name: str, scope: Scope, path: Path, checker: Checker) -> None:

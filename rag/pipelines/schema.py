@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rag.operators import Operator, catalogue
+from pydantic import BaseModel, create_model
+
+from rag.operators import Flow, Operator, catalogue
 from rag.operators.registry import short_name
+from rag.operators.signature import strip_optional
+from rag.pipelines.flows import FORMS, Composite
 from rag.pipelines.yaml import INPUT_TYPES
 
 __all__ = ["pipeline_schema"]
@@ -27,6 +31,9 @@ def pipeline_schema() -> dict[str, Any]:
         definitions[cls.operator_name] = settings
     branches = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/flow"}}
     nodes.append(_one_key("parallel", {**branches, "description": "branches that run side by side on the same input"}))
+    for name, form in FORMS.items():
+        definitions[f"flow.{name}"] = _form_schema(form, definitions)
+        nodes.append(_one_key(name, {"$ref": f"#/$defs/flow.{name}"}, form))
     definitions["flow"] = {
         "anyOf": [
             {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/flow"}},
@@ -66,10 +73,29 @@ def _settings_schema(cls: type[Operator], definitions: dict[str, Any]) -> dict[s
     return schema
 
 
-def _one_key(name: str, value: dict[str, Any], cls: type[Operator] | None = None) -> dict[str, Any]:
+def _form_schema(form: type[Composite], definitions: dict[str, Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for name, info in form.model_fields.items():
+        kind, _ = strip_optional(info.annotation)
+        if kind is Flow:
+            properties[name] = {"$ref": "#/$defs/flow"}
+        elif kind == dict[str, Flow]:
+            properties[name] = {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/flow"}}
+        else:
+            field: Any = (info.annotation, info)
+            alone: type[BaseModel] = create_model(f"{form.__name__}_{name}", **{name: field})
+            schema = alone.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(schema.pop("$defs", {}))
+            properties[name] = schema["properties"][name]
+        properties[name] = {**properties[name], "description": info.description or ""}
+    required = [name for name, info in form.model_fields.items() if info.is_required()]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _one_key(name: str, value: dict[str, Any], cls: type[Operator | Composite] | None = None) -> dict[str, Any]:
     schema = {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
     return {**schema, "description": _summary(cls)} if cls else schema
 
 
-def _summary(cls: type[Operator]) -> str:
+def _summary(cls: type[Operator | Composite]) -> str:
     return (cls.__doc__ or "").strip().split("\n", 1)[0]

@@ -9,8 +9,9 @@
       - as_context
       - extractive_answer
 
-A list is a sequence, `parallel` holds branches, any other key is an operator's name with its settings. Every error
-names the line. Nothing is imported or executed by loading; aliases are expanded, up to a bounded number of nodes.
+A list is a sequence, `parallel` holds branches, `route`, `loop` and the like hold flows below their fields, any other
+key is an operator's name with its settings. Every error names the line. Nothing is imported or executed by loading;
+aliases are expanded, up to a bounded number of nodes.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
 from rag.errors import ConfigError, NotFoundError, RagError, did_you_mean
 from rag.operators import Flow, Operator, Parallel, Sequence, lookup
 from rag.operators.registry import short_name
-from rag.operators.signature import STANDARD_CHANNELS, show_type
+from rag.operators.signature import STANDARD_CHANNELS, show_type, strip_optional
+from rag.pipelines.flows import FORMS, Composite
 from rag.pipelines.pipeline import Pipeline
 from rag.pipelines.plan import Path as FlowPath
 
@@ -38,6 +40,7 @@ INPUT_TYPES: dict[str, Any] = {
 """Types that a YAML file may give to an input channel, by how one writes them."""
 
 _TEXT_KEYS = ("name", "description", "collection", "encoder", "llm")
+_Entries: TypeAlias = "dict[str, tuple[yaml.Node, yaml.Node]]"
 _MAX_NODES = 20_000
 _MAX_DEPTH = 64
 
@@ -68,6 +71,14 @@ def _dump_flow(flow: Flow) -> Any:
         return [_dump_flow(step) for step in flow.steps]
     if isinstance(flow, Parallel):
         return {"parallel": [_dump_flow(branch) for branch in flow.branches]}
+    if isinstance(flow, Composite):
+        fields: dict[str, Any] = {}
+        for name, key, child in flow.children():
+            if key is None:
+                fields[name] = _dump_flow(child)
+            else:
+                fields.setdefault(name, {})[key] = _dump_flow(child)
+        return {flow.form: {**fields, **flow.settings()}}
     if isinstance(flow, Operator):
         if flow.operator_name.startswith("custom."):
             raise ConfigError(
@@ -151,31 +162,61 @@ class _Loader:
                 if not isinstance(value, yaml.SequenceNode) or not value.value:
                     self.fail(value, "`parallel` holds a list of branches")
                 return Parallel(tuple(self.flow(child, (*path, i)) for i, child in enumerate(value.value)))
+            if name in FORMS:
+                return self.composite(FORMS[name], key_node, value, path)
             return self.operator(key_node, name, value)
+
+    def composite(self, cls: type[Composite], node: yaml.Node, value: yaml.Node, path: FlowPath) -> Flow:
+        entries = self.mapping(value, f"`{cls.form}`")
+        self.known_keys(entries, cls)
+        fields: dict[str, Any] = {}
+        number = 0
+        for field, info in cls.model_fields.items():  # children are numbered in this order: see Composite.children
+            if field not in entries:
+                continue
+            _, child = entries[field]
+            kind, _ = strip_optional(info.annotation)
+            if kind is Flow:
+                fields[field] = self.flow(child, (*path, number))
+                number += 1
+            elif kind == dict[str, Flow]:
+                fields[field] = {}
+                for key, (_, way) in self.mapping(child, f"`{field}`").items():
+                    fields[field][key] = self.flow(way, (*path, number))
+                    number += 1
+            else:
+                fields[field] = self.data(child)
+        flow: Flow = self.built(cls, cls.form, fields, entries, node)
+        return flow
+
+    def known_keys(self, entries: _Entries, cls: type[Operator] | type[Composite]) -> None:
+        name = cls.form if issubclass(cls, Composite) else short_name(cls)
+        for key, (key_node, _) in entries.items():
+            if key not in cls.model_fields:
+                hint = did_you_mean(key, cls.model_fields) or f"its settings: {', '.join(cls.model_fields) or 'none'}"
+                self.fail(key_node, f"{name!r} has no setting {key!r}", hint)
+
+    def built(self, cls: Any, name: str, fields: dict[str, Any], entries: _Entries, node: yaml.Node) -> Any:
+        """Make an operator or composite of its fields; what is wrong with one is told with the line of that one."""
+        for field, info in cls.model_fields.items():
+            if info.is_required() and field not in fields:
+                self.fail(node, f"{name!r} needs the setting {field!r}", info.description or "")
+        try:
+            return cls(**fields)
+        except ConfigError as error:
+            wrong = next((key for key in entries if f"setting {key!r}" in error.message), None)
+            self.fail(entries[wrong][1] if wrong else node, error.message, error.hint or "")
 
     def operator(self, node: yaml.Node, name: str, value: yaml.Node | None) -> Operator:
         try:
             cls = lookup(name)
         except RagError as error:
             self.fail(node, error.message, error.hint or "")
-        if value is None or self.is_null(value):
-            settings: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        else:
-            settings = self.mapping(value, f"settings of {name}")
-        for key, (key_node, _) in settings.items():
-            if key not in cls.model_fields:
-                known = ", ".join(cls.model_fields) or "none"
-                self.fail(
-                    key_node,
-                    f"operator {name!r} has no setting {key!r}",
-                    did_you_mean(key, cls.model_fields) or f"its settings: {known}",
-                )
-        data = {key: self.data(value_node) for key, (_, value_node) in settings.items()}
-        try:
-            return cls(**data)
-        except ConfigError as error:
-            wrong = next((k for k in settings if f"setting {k!r}" in error.message), None)
-            self.fail(settings[wrong][1] if wrong else node, error.message, error.hint or "")
+        entries = {} if value is None or self.is_null(value) else self.mapping(value, f"settings of {name}")
+        self.known_keys(entries, cls)
+        fields = {key: self.data(value_node) for key, (_, value_node) in entries.items()}
+        operator: Operator = self.built(cls, name, fields, entries, node)
+        return operator
 
     def inputs(self, node: yaml.Node) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -188,11 +229,11 @@ class _Loader:
             found[name] = INPUT_TYPES[kind]
         return found
 
-    def mapping(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    def mapping(self, node: yaml.Node, what: str) -> _Entries:
         if not isinstance(node, yaml.MappingNode):
             kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             self.fail(node, f"{what} must be written as `key: value` lines, this is {kind}")
-        entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        entries: _Entries = {}
         for key_node, value_node in node.value:
             key = self.text(key_node, "a key")
             if key in entries:

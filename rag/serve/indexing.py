@@ -33,6 +33,14 @@ class Chunker(str, Enum):
     code = "code"
 
 
+class Codec(str, Enum):
+    """Ways to keep vectors."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 def index(
     kb: KB,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders to index.", metavar="PATH...")],
@@ -45,7 +53,7 @@ def index(
     include: Annotated[list[str], typer.Option(help='Only files that fit this pattern, e.g. "*.md"; repeatable.')] = [],  # noqa: B006
     exclude: Annotated[list[str], typer.Option(help="Not what fits this pattern; repeatable.")] = [],  # noqa: B006
     encoder: Annotated[str | None, typer.Option(help="Encoder of a new collection, e.g. all-MiniLM-L6-v2.")] = None,
-    codec: Annotated[str, typer.Option(help="How a new collection keeps vectors: float32, float16, int8.")] = "float32",
+    codec: Annotated[Codec, typer.Option(help="How a new collection keeps vectors.")] = Codec.float32,
     language: Annotated[str, typer.Option(help="Language of a new collection's words, for BM25.")] = "english",
     json_out: Json = False,
 ) -> None:
@@ -76,7 +84,7 @@ def index(
     else:
         chosen = encoder or load_config().encoder
         given: dict[str, Any] = {"encoder": chosen} if chosen else {}
-        collection = Collection.create(kb, codec=codec, language=language, **given)
+        collection = Collection.create(kb, codec=codec.value, language=language, **given)
     with collection:
         settings = _settings(collection, chunker, chunk_size, overlap, small_to_big, include, exclude)
         with _progress() as progress:

@@ -15,14 +15,16 @@ __all__ = ["Semantic"]
 
 
 class Semantic(Chunker, name="indexing.semantic"):
-    """Cut where the meaning of neighbouring sentences differs most, and what is longer than `size` like `Sentences`.
+    """Cut where the meaning of neighbouring sentences differs most, and longer parts than `size` like `Sentences`.
 
     Each sentence is encoded together with `window` sentences on either side; a break is set between two sentences when
     the cosine similarity of the text before it and the text behind it is among the lowest `percentile` percent of the
-    document. Needs an encoder, which reads every sentence 2 * window + 1 times.
+    document, and no higher than at the gaps beside it. Needs an encoder, which reads a sentence 2 * window + 1 times.
     """
 
-    percentile: float = Field(10.0, gt=0, lt=100, description="share of sentence gaps that become breaks, in percent")
+    percentile: float = Field(
+        10.0, gt=0, lt=100, description="share of sentence gaps that may become breaks, in percent"
+    )
     window: int = Field(1, ge=0, le=10, description="sentences on either side that are encoded with each one")
 
     def run(self, document: Document, encoder: Encoder) -> list[Chunk]:
@@ -40,9 +42,11 @@ class Semantic(Chunker, name="indexing.semantic"):
             left = vectors[np.maximum(gaps - reach, 0)]
             right = vectors[np.minimum(gaps + 1 + reach, n - 1)]
             similarity = np.einsum("ij,ij->i", left, right)
-            low = similarity < np.percentile(similarity, self.percentile)
+            around = np.concatenate([[np.inf], similarity, [np.inf]])
+            low = similarity <= np.percentile(similarity, self.percentile)
+            low &= (similarity < around[:-2]) & (similarity <= around[2:])
             breaks = [
                 (at, FORCED if is_low else SENTENCE) for (at, _), is_low in zip(breaks, low.tolist(), strict=True)
             ]
         pieces = cut(text, 0, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)

@@ -12,9 +12,9 @@ __all__ = ["Sentences"]
 
 
 class Sentences(Chunker, name="indexing.sentences"):
-    """Pack whole sentences up to `size` tokens, with an overlap of whole sentences. Longer ones are cut between words."""
+    """Pack whole sentences up to `size` tokens, the overlap too. Longer ones are cut between words."""
 
     def run(self, document: Document, encoder: Encoder | None = None) -> list[Chunk]:
         breaks = [(at, SENTENCE) for at in sentence_breaks(document.text)]
         pieces = cut(document.text, 0, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)

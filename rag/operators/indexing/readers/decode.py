@@ -87,12 +87,13 @@ def _by_statistics(data: bytes, first: int) -> tuple[str, str]:
 
     # The bytes around the first one that is not UTF-8: the text before it may be plain ASCII for megabytes.
     around = data[max(0, first - _SAMPLE // 2) : first + _SAMPLE // 2]
-    foreign = sum(byte > 127 for byte in around)
-    if foreign > len(around) * 0.9 and b" " not in around and b"\n" not in around:
-        raise InputError("binary, not text")
     # A handful of accents is too little for statistics, and cp1252 is what most such files are.
-    guess = from_bytes(around).best() if foreign >= 16 else None
-    name = guess.encoding if guess else "cp1252"
+    name: str | None = "cp1252"
+    if sum(byte > 127 for byte in around) >= 16:
+        guess = from_bytes(around).best()
+        name = guess.encoding if guess else None
+    if name is None:
+        raise InputError("binary, or text in an unknown encoding")
     try:
         return data.decode(name), name
     except UnicodeDecodeError:

@@ -101,9 +101,16 @@ class _Renderer(HTMLParser):
         self._permalink = False
 
     def text(self) -> str:
+        self._end_row()
         parts = self._main if "".join(self._main).strip() else self._parts
         lines = [line.rstrip() for line in "".join(parts).split("\n")]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+
+    def parse_html_declaration(self, i: int) -> int:
+        try:
+            return super().parse_html_declaration(i)
+        except AssertionError:  # the parser's answer to "<![word" that it does not know
+            return self.parse_bogus_comment(i)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self.left_out:
@@ -125,7 +132,9 @@ class _Renderer(HTMLParser):
         elif tag == "img":
             self._words(dict(attrs).get("alt") or "")
         elif tag in ("td", "th"):
-            if self._row is not None:
+            if self._row is None:  # the row was ended by a table inside it
+                self._block(1)
+            else:
                 self._row.append([])
         elif tag == "tr":
             self._end_row()

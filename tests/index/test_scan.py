@@ -1,0 +1,237 @@
+"""ScanIndex: the conformance tests for each codec and metric, and what it offers beyond the protocol."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag import _native
+from rag.errors import CollectionError, DamagedFileError, InputError, NotFoundError
+from rag.index import Codec, Metric, ScanIndex, VectorIndex
+from tests.index.conformance import Floats, VectorIndexConformance, random_vectors
+
+CODECS: list[Codec] = ["float32", "float16", "int8"]
+
+
+class Scan(VectorIndexConformance):
+    codec: Codec
+
+    def make(self, dim: int) -> ScanIndex:
+        return ScanIndex(dim, self.metric, self.codec)
+
+    def reopen(self, index: VectorIndex, path: Path) -> VectorIndex | None:
+        assert isinstance(index, ScanIndex)
+        index.save(path)
+        return ScanIndex.open(path)
+
+
+def _combine() -> Iterator[type[Scan]]:
+    metrics: list[Metric] = ["ip", "cosine", "l2"]
+    for codec in CODECS:
+        for metric in metrics:
+            precision = 3e-6 if codec == "float32" else 6e-4
+            least_recall = 0.97 if codec == "int8" else 1.0
+            members = {"codec": codec, "metric": metric, "precision": precision, "least_recall": least_recall}
+            yield type(f"Test{codec.title()}{metric.title()}", (Scan,), members)
+
+
+globals().update({case.__name__: case for case in _combine()})
+
+
+def _filled(codec: Codec, n: int = 500, dim: int = 48, metric: Metric = "cosine") -> tuple[ScanIndex, Floats]:
+    vectors = random_vectors(np.random.default_rng(0), n, dim)
+    index = ScanIndex(dim, metric, codec)
+    index.add(np.arange(n), vectors)
+    return index, vectors
+
+
+def test_is_a_vector_index() -> None:
+    assert isinstance(ScanIndex(3), VectorIndex)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_vectors_come_back(codec: Codec) -> None:
+    index, vectors = _filled(codec)
+    ids = np.array([7, 3, 499, 3])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(index.vectors(ids), unit[ids], rtol=2**-11 if codec != "float32" else 1e-6, atol=1e-7)
+    index.delete(np.array([3]))
+    with pytest.raises(NotFoundError, match="id 3 "):
+        index.vectors(ids)
+
+
+@pytest.mark.parametrize("codec", ["float16", "int8"])
+@pytest.mark.parametrize("q", [1, 64])
+def test_compressed_codecs_find_nearly_all_of_the_true_neighbours(codec: Codec, q: int) -> None:
+    exact, vectors = _filled("float32", n=20_000, dim=96)
+    index, _ = _filled(codec, n=20_000, dim=96)
+    queries = vectors[:q] + random_vectors(np.random.default_rng(1), q, 96)
+    truth, found = exact.search(queries, 10).ids, index.search(queries, 10).ids
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
+    assert recall >= 0.99
+
+
+def test_numbers_beyond_half_floats_are_refused_by_name() -> None:
+    vectors = np.full((1, 2), 1e5, np.float32)
+    with pytest.raises(InputError, match="float32"):
+        ScanIndex(2, "ip", "float16").add(np.array([0]), vectors)
+    ScanIndex(2, "ip", "float32").add(np.array([0]), vectors)
+    ScanIndex(2, "cosine", "float16").add(np.array([0]), vectors)  # stored at unit length
+
+
+def test_scores_that_would_overflow_are_refused() -> None:
+    with pytest.raises(InputError, match="1e18"):
+        ScanIndex(2, "l2").add(np.array([0]), np.full((1, 2), 1e30, np.float32))
+
+
+def test_l2_keeps_small_distances_far_from_the_origin() -> None:
+    vectors = (4096 + np.repeat(np.arange(100) / 64, 8).reshape(100, 8)).astype(np.float32)
+    index = ScanIndex(8, "l2")
+    index.add(np.arange(100), vectors)
+    for q in (1, 100):
+        found = index.search(vectors[:q], 2)
+        np.testing.assert_array_equal(found.scores[:, 0], 0)
+        np.testing.assert_array_equal(found.scores[:, 1], np.float32(-8 / 64**2))
+
+
+@pytest.mark.parametrize(("dim", "metric", "codec"), [(0, "ip", "float32"), (3, "dot", "float32"), (3, "ip", "int4")])
+def test_unknown_settings_are_refused(dim: int, metric: Metric, codec: Codec) -> None:
+    with pytest.raises(InputError):
+        ScanIndex(dim, metric, codec)
+
+
+def test_stats_count_vectors_and_bytes() -> None:
+    index, _ = _filled("int8", n=100, dim=64)
+    index.delete(np.arange(10))
+    stats = index.stats()
+    assert (stats.vectors, stats.tombstones, stats.dim, stats.metric, stats.codec) == (90, 10, 64, "cosine", "int8")
+    assert stats.bytes == {"ids": 800, "codes": 6400, "factors": 800, "secondary": 12800, "tombstones": 16}
+
+
+def test_pickling_is_refused_with_the_way_out() -> None:
+    with pytest.raises(TypeError, match="save"):
+        pickle.dumps(ScanIndex(3))
+
+
+def test_a_long_search_can_be_interrupted() -> None:
+    index, vectors = _filled("float32", n=20_000, dim=256)
+    queries = np.tile(vectors[:2000], (2, 1))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before, isa = signal.signal(signal.SIGALRM, interrupt), _native.isa()
+    _native.set_isa("portable")  # slow enough to be caught in the middle
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        start = time.perf_counter()
+        with pytest.raises(Interrupted):
+            index.search(queries, 10, threads=1)
+        assert time.perf_counter() - start < 0.6
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        _native.set_isa(isa)
+    assert len(index.search(queries[:1], 3).ids) == 1
+
+
+# --- files
+
+
+@pytest.fixture(params=CODECS)
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    index, _ = _filled(request.param)
+    index.delete(np.array([4]))
+    path = tmp_path / "vectors.scan"
+    index.save(path)
+    return path
+
+
+def _places(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each part of a file lies: from, to."""
+    data = path.read_bytes()
+    table = int.from_bytes(data[12:16], "little")
+    places = {"magic": (0, 8), "version": (8, 12), "header": (12, 64), "table": (64, 64 + table)}
+    for entry in json.loads(data[64 : 64 + table])["sections"]:
+        places[entry["name"]] = (entry["offset"], entry["offset"] + entry["length"])
+    return places
+
+
+def test_a_flipped_bit_anywhere_is_found(saved: Path) -> None:
+    data, rng = saved.read_bytes(), np.random.default_rng(0)
+    for name, (start, end) in _places(saved).items():
+        for place in {start, end - 1, *rng.integers(start, end, 5).tolist()}:
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << int(rng.integers(8))
+            saved.write_bytes(damaged)
+            with pytest.raises(CollectionError) as caught:
+                ScanIndex.open(saved)
+            assert str(saved) in str(caught.value)
+            if name not in ("magic", "version", "header"):
+                assert isinstance(caught.value, DamagedFileError)
+                assert repr(name) in str(caught.value)
+
+
+def test_a_file_cut_short_or_grown_is_found(saved: Path) -> None:
+    data = saved.read_bytes()
+    for length in (0, 1, 63, 64, 100, len(data) // 2, len(data) - 1):
+        saved.write_bytes(data[:length])
+        with pytest.raises(DamagedFileError, match=r"bytes long|checksum"):
+            ScanIndex.open(saved)
+    saved.write_bytes(data + b"\0")
+    with pytest.raises(DamagedFileError, match="bytes long"):
+        ScanIndex.open(saved)
+
+
+def test_a_version_from_the_future_says_what_to_do(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    data[8] = 200
+    saved.write_bytes(data)
+    with pytest.raises(CollectionError, match=r"version 200.*upgrade"):
+        ScanIndex.open(saved)
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="nothing"):
+        ScanIndex.open(tmp_path / "nothing")
+
+
+def test_a_save_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rag.index.files.os.fsync", full)
+    with pytest.raises(CollectionError, match="No space left"):
+        ScanIndex(3).save(saved)
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_an_opened_index_outlives_its_file_and_can_be_saved_over_it(saved: Path) -> None:
+    index = ScanIndex.open(saved)
+    query = random_vectors(np.random.default_rng(9), 1, 48)
+    before = index.search(query, 5)
+    index.add(np.array([4, 1000]), random_vectors(np.random.default_rng(10), 2, 48))
+    index.delete(np.array([4, 1000]))
+    index.save(saved)
+    np.testing.assert_array_equal(ScanIndex.open(saved).search(query, 5).ids, before.ids)
+    saved.unlink()
+    np.testing.assert_array_equal(index.search(query, 5).scores, before.scores)
+
+
+def test_saving_an_empty_index(tmp_path: Path) -> None:
+    ScanIndex(3, "l2", "int8").save(tmp_path / "empty")
+    index = ScanIndex.open(tmp_path / "empty")
+    assert (len(index), index.dim, index.metric, index.codec) == (0, 3, "l2", "int8")
