@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from fit_reader import Cached
-from squad import Item, Retriever, Squad, data_folder, exact, f1, holds
+from squad import Item, Retriever, Squad, data_folder, exact_match, f1, holds
 
 from rag.encoders import load
 from rag.operators.generation import ExtractiveAnswer, Generate
@@ -53,7 +53,7 @@ def main() -> None:
 
     def measure(case: str, setting: str, answers: Sequence[Answer], of: Sequence[Item]) -> None:
         values = {
-            "EM": np.mean([exact(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
+            "EM": np.mean([exact_match(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
             "F1": np.mean([f1(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
             "cited sentence holds an answer": np.mean([_cited(a, i) for a, i in zip(answers, of, strict=True)]),
         }
