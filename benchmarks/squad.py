@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from rag.index.lexical import LexicalIndex, search_lexical
 from rag.operators.retrieval import Fuse
 from rag.types import Context, Hits, Passage
 
-__all__ = ["Item", "Retriever", "Squad", "data_folder", "exact_match", "f1", "holds"]
+__all__ = ["Cached", "Item", "Retriever", "Squad", "data_folder", "exact_match", "f1", "holds"]
 
 
 def data_folder() -> Path:
@@ -94,6 +95,30 @@ class Retriever:
             fused = Fuse(k=k).run([Hits(top, scores[top]), Hits(words.ids[row][kept], words.scores[row][kept])])
             found.append([(self.squad.names[i], s) for i, s in zip(fused.ids, fused.scores.tolist(), strict=True)])
         return found
+
+
+class Cached:
+    """An encoder that remembers."""
+
+    def __init__(self, encoder: Any, file: Path | None) -> None:
+        self._encoder = encoder
+        self._file = file
+        self._known: dict[str, np.ndarray] = {}
+        if file and file.exists():
+            held = np.load(file, allow_pickle=False)
+            self._known = dict(zip(held["texts"].tolist(), held["vectors"], strict=True))
+
+    def encode_documents(self, texts: Sequence[str], progress: Any = None) -> np.ndarray:
+        new = [t for t in dict.fromkeys(texts) if t not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode_documents(new), strict=True))
+        return np.stack([self._known[t] for t in texts])
+
+    encode_queries = encode_documents  # the default encoder treats both alike
+
+    def save(self) -> None:
+        if self._file:
+            np.savez(self._file, texts=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
 
 
 def holds(item: Item, paragraph: str, start: int, end: int, text: str) -> int:
