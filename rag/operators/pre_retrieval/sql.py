@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rag.operators.asking import Asking
 from rag.operators.base import Operator
-from rag.operators.pre_retrieval.tables import BadSQLError, open_tables
+from rag.operators.pre_retrieval.tables import BadSQLError, Tables
 from rag.operators.resources import ChatModel
 from rag.operators.signature import Channel
 from rag.types import Context, Passage, Query
@@ -39,17 +39,17 @@ class SQLFromQuery(Asking, name="pre_retrieval.sql_from_query"):
     tries: int = Field(2, ge=1, le=10, description="calls of the model at most, until a statement would run")
 
     def run(self, query: Query, llm: ChatModel) -> Annotated[str, Channel("sql")]:
-        with open_tables(self.database, self.tables) as tables:
-            schema, problem = tables.schema(), ""
-            for _ in range(self.tries):
-                values = {"schema": schema, "problem": problem, "question": query.text}
-                sql = _statement(self.ask(llm, values, cut="schema").text)
-                try:
-                    tables.check(sql)
-                except BadSQLError as error:
-                    problem = f"This statement did not work:\n{sql}\nThe database said: {error}"
-                else:
-                    return sql
+        tables = Tables(self.database, self.tables)
+        schema, problem = tables.schema(), ""
+        for _ in range(self.tries):
+            values = {"schema": schema, "problem": problem, "question": query.text}
+            sql = _statement(self.ask(llm, values, cut="schema").text)
+            try:
+                tables.check(sql)
+            except BadSQLError as error:
+                problem = f"This statement did not work:\n{sql}\nThe database said: {error}"
+            else:
+                return sql
         return ""
 
 
@@ -64,9 +64,9 @@ class RunSQL(Operator, name="pre_retrieval.run_sql", waits=True, deterministic=F
     """Run the statement in `sql` over the tables of a file, and write its rows as a table to `context`.
 
     Nothing can be changed: a single SELECT or WITH statement, on a connection that cannot write, restricted to the
-    tables and to functions without side effects; recursion is refused. With more than `rows` rows the rest is left out,
-    which the passage says. What is refused, fails, or takes longer than `seconds` gives an empty context and the reason
-    in `sql_error`. Raises ConfigError or NotFoundError for the database, MissingExtraError for a DuckDB file without
+    tables and to functions without side effects, in a process of its own with bounds on time and memory.
+    With more than `rows` rows the rest is left out, which the passage says. What is refused, fails, or takes longer
+    than `seconds` gives an empty context and the reason in `sql_error`. Raises ConfigError or NotFoundError for the database, MissingExtraError for a DuckDB file without
     DuckDB.
     """
 
@@ -77,13 +77,12 @@ class RunSQL(Operator, name="pre_retrieval.run_sql", waits=True, deterministic=F
 
     def run(self, sql: str) -> SQLResult:
         try:
-            with open_tables(self.database, self.tables) as tables:
-                result = tables.query(sql, rows=self.rows, seconds=self.seconds)
+            result = Tables(self.database, self.tables).query(sql, rows=self.rows, seconds=self.seconds)
         except BadSQLError as error:
             return SQLResult(Context(), str(error) or "failed")
         if not result.rows:
             return SQLResult(Context(), "")
-        text = f"{result}\n\nOnly the first {self.rows} rows." if result.more else str(result)
+        text = f"{result}\n\nOnly the first {len(result.rows)} rows." if result.more else str(result)
         name = Path(self.database).name
         metadata = {"title": f"Rows of {name}", "sql": sql}
         return SQLResult(Context((Passage(1, -1, name, text, 0, len(text), 1, 1.0, metadata),)), "")
