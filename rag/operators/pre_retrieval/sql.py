@@ -64,10 +64,10 @@ class RunSQL(Operator, name="pre_retrieval.run_sql", waits=True, deterministic=F
     """Run the statement in `sql` over the tables of a file, and write its rows as a table to `context`.
 
     Nothing can be changed: a single SELECT or WITH statement, on a connection that cannot write, restricted to the
-    tables and to functions without side effects, in a process of its own with bounds on time and memory.
-    With more than `rows` rows the rest is left out, which the passage says. What is refused, fails, or takes longer
-    than `seconds` gives an empty context and the reason in `sql_error`. Raises ConfigError or NotFoundError for the database, MissingExtraError for a DuckDB file without
-    DuckDB.
+    tables and to functions without side effects, in a process of its own with bounds on time and memory. With more
+    than `rows` rows the rest is left out, which the passage says. What is refused, fails, or takes longer than
+    `seconds` gives an empty context and the reason in `sql_error`. Raises ConfigError or NotFoundError for the
+    database, MissingExtraError for a DuckDB file without DuckDB.
     """
 
     database: str = Field(description="SQLite or DuckDB file below the working directory, or below RAG_FILES")
