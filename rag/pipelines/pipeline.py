@@ -195,6 +195,12 @@ class Pipeline:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The channels that a run certainly ends with, and their types; a list where branches left several values."""
+        final = self._plan.final.items()
+        return {name: list[slot.type] if slot.spread else slot.type for name, slot in final if slot.sure}  # type: ignore[name-defined]
+
     def explain(self) -> str:
         """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs."""
         plan = self._plan
@@ -204,11 +210,7 @@ class Pipeline:
         if self.runs_as != self.flow:
             lines += [f"written {self.flow!r}", f"runs as {self.runs_as!r}"]
         lines += [f"  {line}" for line in plan.root.describe()]
-        ends = [
-            f"{name}: {show_type(list[slot.type] if slot.spread else slot.type)}"  # type: ignore[name-defined]
-            for name, slot in plan.final.items()
-        ]
-        lines.append(f"final   {', '.join(ends)}")
+        lines.append(f"final   {', '.join(f'{name}: {show_type(kind)}' for name, kind in self.outputs.items())}")
         return "\n".join(lines)
 
     def svg(self) -> str:
