@@ -17,7 +17,7 @@ __all__ = ["Plan"]
 
 
 class Plan(Asking, name="orchestration.plan"):
-    """Write `queries`: the steps by which the question can be answered, each as something to be found out.
+    """Write `queries`: the steps by which the question can be answered, each to be found out, and the question last.
 
     The steps are carried out one after another by a loop over `NextQuery` with `Remember`, until `AllAsked`; what the
     `memory` says was found out already is part of the prompt, so that a plan can be made anew in the middle. When no
@@ -29,10 +29,15 @@ class Plan(Asking, name="orchestration.plan"):
     placeholders: ClassVar[tuple[str, ...]] = ("n", "known", "question")
 
     prompt: str = Field("plan", description="name of a prompt file, without .md")
-    n: int = Field(5, ge=1, le=20, description="steps at most")
+    n: int = Field(5, ge=1, le=20, description="steps at most, besides the question")
+    with_original: bool = Field(
+        True, description="whether the question itself comes last, to be answered from the steps"
+    )
 
     def run(self, query: Query, memory: list[Message] | None = None, *, llm: ChatModel) -> list[Query]:
         known = "\n".join(f"{m.role}: {' '.join(m.content.split())}" for m in memory or [])
         values = {"n": str(self.n), "known": known or "(nothing)", "question": query.text}
-        steps = items(self.ask(llm, values, cut="known", keep="tail").text)[: self.n]
-        return [replace(query, text=step, vector=None) for step in steps] or [query]
+        same = query.text.strip().casefold()
+        written = [s for s in items(self.ask(llm, values, cut="known", keep="tail").text) if s.casefold() != same]
+        steps = [replace(query, text=step, vector=None) for step in written[: self.n]]
+        return [*steps, query] if self.with_original or not steps else steps

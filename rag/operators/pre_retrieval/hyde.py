@@ -22,8 +22,8 @@ class HyDE(Asking, name="pre_retrieval.hyde"):
 
     The mean of 1 + n unit vectors, brought to unit length; answers are embedded as documents, by the collection's own
     encoder. The text of the query stays, so that lexical search is not led astray by invented facts. Empty replies are
-    left out; when all are empty the query is returned as it was. Precise HyDE samples (temperature above 0), since n
-    equal answers are one. (Hypothetical document embeddings: Gao et al. 2022, arXiv:2212.10496, equation 8.)
+    left out; when all are empty the query is returned as it was. With a temperature of 0 one answer is enough.
+    (Hypothetical document embeddings: Gao et al. 2022, arXiv:2212.10496, equation 8.)
     """
 
     prompt_folder: ClassVar[Path] = Path(__file__).parent / "prompts"

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.errors import ConfigError, NotFoundError
+from rag.errors import ConfigError, MissingExtraError, NotFoundError
 from rag.models.scripted import ScriptedModel
 from rag.operators.orchestration import HasHits
-from rag.operators.pre_retrieval import RunSQL, SQLFromQuery
+from rag.operators.pre_retrieval import RunSQL, SQLFromQuery, tables
 from rag.pipelines import Pipeline, Verify
 from rag.types import Query
 
@@ -256,3 +256,27 @@ def test_a_damaged_database_is_an_error_that_says_so(tmp_path: Path, monkeypatch
     (tmp_path / "a.db").write_bytes(b"SQLite format 3\0" + bytes(500))
     with pytest.raises(ConfigError, match="cannot be read"):
         RunSQL(database="a.db").run("SELECT 1")
+
+
+def test_a_duckdb_file_without_duckdb_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    source = Path(tables._PROCESS).read_text(encoding="utf-8")
+    hidden = "import sys\nsys.modules['duckdb'] = None\n"  # as if it were not installed
+    first_line = source.index("import importlib")
+    Path("process.py").write_text(source[:first_line] + hidden + source[first_line:], encoding="utf-8")
+    Path("a.db").write_bytes(bytes(8) + b"DUCK" + bytes(20))
+    monkeypatch.setattr(tables, "_PROCESS", Path("process.py").resolve())
+    with pytest.raises(MissingExtraError, match="DuckDB file"):
+        RunSQL(database="a.db").run("SELECT 1")
+
+
+def test_a_process_that_breaks_or_hangs_is_a_reason_not_an_error(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stub = tmp_path / "process.py"
+    monkeypatch.setattr(tables, "_PROCESS", stub)
+    monkeypatch.setattr(tables, "_GRACE", 0.5)
+    stub.write_text("import os\nos.abort()\n", encoding="utf-8")
+    assert "broke" in RunSQL(database=shop).run("SELECT 1").sql_error
+    stub.write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    assert RunSQL(database=shop, seconds=0.2).run("SELECT 1").sql_error == "took longer than 0.2 s"
