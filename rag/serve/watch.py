@@ -121,7 +121,10 @@ def _tree(node: Node) -> dict[str, Any]:
     if isinstance(node, Chain | Branches):
         kind = "sequence" if isinstance(node, Chain) else "parallel"
         return {"kind": kind, "name": node.name, "children": [_tree(part) for _, _, part in _parts(node)]}
-    parts = [{"label": str(key or attribute), "node": _tree(part)} for attribute, key, part in _parts(node)]
+    parts = [
+        {"field": attribute, "label": attribute if key is None else str(key), "node": _tree(part)}
+        for attribute, key, part in _parts(node)
+    ]
     kind = type(node).__name__.removesuffix("Node").lower()
     return {"kind": kind, "name": node.name, "about": next(node.describe(), "").strip(), "parts": parts}
 

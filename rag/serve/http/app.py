@@ -31,8 +31,11 @@ _PAGE = Path(__file__).parent.parent / "ui"
 _PAGE_FILES = {
     "/": ("index.html", "text/html"),
     "/ui/app.js": ("app.js", "text/javascript"),
+    "/ui/events.js": ("events.js", "text/javascript"),
     "/ui/graph.js": ("graph.js", "text/javascript"),
+    "/ui/results.js": ("results.js", "text/javascript"),
     "/ui/style.css": ("style.css", "text/css"),
+    "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
 

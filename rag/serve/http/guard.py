@@ -6,8 +6,6 @@ import hmac
 import ipaddress
 import logging
 import time
-from collections.abc import MutableMapping
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -87,13 +85,13 @@ class Guard:
         except Exception as error:  # noqa: BLE001  the last place where it can be told in our form
             problem = error.problem if isinstance(error, HttpError) else problem_of(error)
             if problem.status == 500 and not isinstance(error, HttpError):
-                log.error("%s %s: %s", scope["method"], scope["path"], problem.detail)
+                log.error("%s %r: %s", scope["method"], scope["path"], problem.detail)
             if status == 0:
                 await problem_response(problem)(scope, receive, strict_send)
         finally:
-            log.info("%s %s %s %.1f ms", scope["method"], scope["path"], status, (time.perf_counter() - began) * 1000)
+            log.info("%s %r %s %.1f ms", scope["method"], scope["path"], status, (time.perf_counter() - began) * 1000)
 
-    def _check(self, path: str, headers: MutableMapping[str, Any] | Headers) -> None:
+    def _check(self, path: str, headers: Headers) -> None:
         if self._token is None:
             host = headers.get("host", "")
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
@@ -102,7 +100,7 @@ class Guard:
                     421, "Misdirected request", f"this service is not {host[:200]!r}", "ask localhost or 127.0.0.1"
                 )
             return
-        if path in self._open or any(path.startswith(p) for p in self._open if p.endswith("/") and p != "/"):
+        if path in self._open:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
