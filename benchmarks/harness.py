@@ -47,18 +47,23 @@ def compare(
     return Row(case, metric, unit, ours, *peer, theirs, ratio, threads)
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each contender, which take turns, so that a busy machine slows all of them alike.
 
-    Each is called once before its time is taken, so that the others' data has left the caches it can leave.
+    Before its time is taken, each has a pause, in which worker threads of the one before stop spinning, and one call,
+    after which the others' data has left the caches it can leave.
+    On a busy machine `clock=time.process_time` leaves out the time given to others (for one thread).
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
+            time.sleep(0.05)
             call()
-            start = time.perf_counter()
+            start = clock()
             call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 

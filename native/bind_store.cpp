@@ -65,6 +65,13 @@ auto decode(const VectorStore& store, const IdArray& ids) {
     return result;
 }
 
+template <size_t (VectorStore::*Count)() const>
+size_t counted(const VectorStore& store) {
+    const nb::gil_scoped_release release;
+    const std::shared_lock lock(store.mutex());
+    return (store.*Count)();
+}
+
 void check_signals() {
     const nb::gil_scoped_acquire gil;
     if (PyErr_CheckSignals()) throw nb::python_error();
@@ -146,8 +153,8 @@ void bind_store(nb::module_& m) {
             },
             "dim"_a, "metric"_a, "codec"_a)
         .def_prop_ro("dim", &VectorStore::dim)
-        .def_prop_ro("rows", &VectorStore::rows)
-        .def_prop_ro("live", &VectorStore::live)
+        .def_prop_ro("rows", counted<&VectorStore::rows>)
+        .def_prop_ro("live", counted<&VectorStore::live>)
         .def("add", add_vectors, "ids"_a, "vectors"_a)
         .def("remove", remove_ids, "ids"_a)
         .def("vectors", decode, "ids"_a)

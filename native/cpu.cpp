@@ -53,7 +53,8 @@ void force_isa(std::string_view wanted) {
             active() = isa;
             return;
         }
-        known += (known.empty() ? "" : ", ") + std::string(name(isa));
+        if (!known.empty()) known += ", ";
+        known += name(isa);
     }
     throw InputError("instruction set '" + std::string(wanted) + "' is not available here", "available: " + known);
 }

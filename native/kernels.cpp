@@ -1,5 +1,7 @@
 #include "kernels.h"
 
+#include "cpu.h"
+
 namespace rag {
 
 const Kernels& kernels() {

@@ -12,8 +12,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cpu.h"
-
 namespace rag {
 
 inline constexpr size_t kMaxTile = 16;  // rows in a tile of any kernel, at most

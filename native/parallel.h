@@ -1,10 +1,12 @@
 // Work split over threads, which stops when the caller wants to.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -40,10 +42,16 @@ void parallel(size_t tasks, size_t threads, const Interrupt& interrupt, Work wor
             if (!failure) failure = std::current_exception();
         }
     };
-    std::vector<std::jthread> others;
-    for (size_t thread = 1; thread < std::min(threads, tasks); ++thread) others.emplace_back(run, thread);
+    const size_t useful = std::max<size_t>(std::min(threads, tasks), 1);
+    std::vector<std::thread> others;
+    others.reserve(useful - 1);
+    try {
+        while (others.size() + 1 < useful) others.emplace_back(run, others.size() + 1);
+    } catch (const std::system_error&) {
+        // The system has no more threads to give: those there are do all the work.
+    }
     run(0);
-    others.clear();
+    for (std::thread& other : others) other.join();
     if (failure) std::rethrow_exception(failure);
 }
 

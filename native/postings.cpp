@@ -1,8 +1,6 @@
 // An inverted index taken over from Python: its checks and what is derived from it.
 #include "postings.h"
 
-#include <nanobind/stl/vector.h>
-
 #include <algorithm>
 #include <functional>
 #include <limits>

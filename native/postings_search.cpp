@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -14,25 +13,16 @@
 #include <span>
 #include <thread>
 
+#include "bitmap.h"
+#include "parallel.h"
+#include "topk.h"
+
 namespace nb = nanobind;
 
 namespace rag {
 namespace {
 
 constexpr uint32_t kWindow = 1 << 12;  // rows: 16 KiB of sums
-
-// A set of rows.
-class RowSet {
-public:
-    explicit RowSet(size_t rows) : words_((rows + 63) / 64, 0) {}
-    void add(size_t row) { words_[row / 64] |= uint64_t(1) << (row % 64); }
-    void add_all() { std::fill(words_.begin(), words_.end(), ~uint64_t(0)); }
-    void remove(size_t row) { words_[row / 64] &= ~(uint64_t(1) << (row % 64)); }
-    bool has(size_t row) const { return words_[row / 64] >> (row % 64) & 1; }
-
-private:
-    std::vector<uint64_t> words_;
-};
 
 // Calls `use(row)` for each row whose id is among `wanted` (ascending).
 template <class Use>
@@ -51,41 +41,6 @@ void for_rows_of(const Postings& segment, const Column<int64_t>& wanted, Use&& u
         if (at < end && *at == *w) use(size_t(at - ids));
     }
 }
-
-struct Found {
-    float score;
-    int64_t id;
-    bool operator<(const Found& other) const { return score > other.score || (score == other.score && id < other.id); }
-};
-
-// The k best so far: up to 2k are kept, then the worse half is dropped.
-class Best {
-public:
-    explicit Best(size_t k) : k_(k) {}
-
-    float threshold() const { return threshold_; }  // nothing below it can enter
-
-    void offer(const Found& found) {
-        found_.push_back(found);
-        if (found_.size() >= 2 * k_) prune();
-    }
-    const std::vector<Found>& sorted() {
-        if (found_.size() > k_) prune();
-        std::sort(found_.begin(), found_.end());
-        return found_;
-    }
-
-private:
-    void prune() {
-        std::nth_element(found_.begin(), found_.begin() + (k_ - 1), found_.end());
-        found_.resize(k_);
-        threshold_ = found_.back().score;
-    }
-
-    size_t k_;
-    float threshold_ = 0;
-    std::vector<Found> found_;
-};
 
 // A term adds weight * count / (count + base + slope * length) to the score of a row.
 struct Saturation {
@@ -121,7 +76,15 @@ struct Cursor {
     }
 };
 
-struct Candidate {
+struct Segment {
+    const Postings* postings;
+    std::optional<Bitmap> filter;  // absent: every row
+    std::optional<Bitmap> gone;    // deleted rows
+    std::vector<Cursor> terms;     // of all queries; none left where a term does not occur
+};
+
+// A row of the window with what it has so far.
+struct Partial {
     uint32_t row;
     float sum;
 };
@@ -129,7 +92,7 @@ struct Candidate {
 // What a thread works in, from query to query.
 struct Scratch {
     std::vector<float> sums = std::vector<float>(kWindow, 0.0f);  // by row of the window; zero between windows
-    std::vector<Candidate> candidates = std::vector<Candidate>(kWindow + 1);
+    std::vector<Partial> candidates = std::vector<Partial>(kWindow + 1);
     std::vector<float> remaining;        // [i]: bound of what terms i and later add together
     std::vector<const uint32_t*> starts;  // [i]: the first posting of term i in the window
 };
@@ -139,12 +102,12 @@ struct Scratch {
 // the others only ("essential" ones) and the light terms are looked up for those that may still get there.
 class Search {
 public:
-    Search(const Postings& postings, const std::optional<RowSet>& allowed, Saturation saturation, Scratch& scratch)
-        : postings_(postings), allowed_(allowed), saturation_(saturation), sums_(scratch.sums.data()),
+    Search(const Segment& segment, Saturation saturation, Scratch& scratch)
+        : segment_(segment), saturation_(saturation), sums_(scratch.sums.data()),
           candidates_(scratch.candidates.data()), remaining_(scratch.remaining), starts_(scratch.starts) {}
 
     template <class Count>
-    void run(const Count* counts, std::vector<Cursor>& terms, Best& best) {
+    void run(const Count* counts, std::vector<Cursor>& terms, TopK& best) {
         remaining_.assign(terms.size() + 1, 0.0f);
         for (size_t i = terms.size(); i-- > 0;) remaining_[i] = remaining_[i + 1] + terms[i].bound;
         while (true) {
@@ -168,16 +131,16 @@ public:
             else sweep(base, needed);
 
             for (size_t i = essential; i < terms.size(); ++i) {
-                keep_if([&](const Candidate& c) { return c.sum + remaining_[i] >= threshold; });
-                for (Candidate& c : candidates()) {
+                keep_if([&](const Partial& c) { return c.sum + remaining_[i] >= threshold; });
+                for (Partial& c : candidates()) {
                     terms[i].seek(c.row);
                     if (terms[i].left == 0) break;
                     if (terms[i].rows[0] == c.row)
                         c.sum += saturation_.part(terms[i].weight, counts[terms[i].position], length(c.row));
                 }
             }
-            for (const Candidate& c : candidates())
-                if (c.sum >= best.threshold()) best.offer({c.sum, postings_.ids.data()[c.row]});
+            for (const Partial& c : candidates())
+                if (c.sum >= best.threshold()) best.push({c.sum, c.row, segment_.postings->ids.data()[c.row]});
         }
     }
 
@@ -196,7 +159,7 @@ private:
         return walked > 0 && saved < kLookUp * walked ? terms.size() : essential;
     }
 
-    uint32_t length(uint32_t row) const { return postings_.lengths.data()[row]; }
+    uint32_t length(uint32_t row) const { return segment_.postings->lengths.data()[row]; }
 
     // Adds the parts of a term to the rows of a window.
     template <class Count>
@@ -223,11 +186,11 @@ private:
         }
     }
 
-    std::span<Candidate> candidates() { return {candidates_, taken_}; }
+    std::span<Partial> candidates() { return {candidates_, taken_}; }
 
     template <class Keep>
     void keep_if(Keep keep) {
-        const auto drop = [&](const Candidate& c) { return !keep(c); };
+        const auto drop = [&](const Partial& c) { return !keep(c); };
         taken_ = size_t(std::remove_if(candidates_, candidates_ + taken_, drop) - candidates_);
     }
 
@@ -238,7 +201,8 @@ private:
     }
 
     void keep_allowed() {
-        if (allowed_) keep_if([&](const Candidate& c) { return allowed_->has(c.row); });
+        if (segment_.filter) keep_if([&](const Partial& c) { return (*segment_.filter)[c.row]; });
+        if (segment_.gone) keep_if([&](const Partial& c) { return !(*segment_.gone)[c.row]; });
     }
 
     // Candidates from the postings just passed, where those are few.
@@ -252,7 +216,7 @@ private:
         keep_allowed();
         if (essential > 1 && essential < terms.size())  // the other terms are looked up in the order of rows
             std::sort(candidates_, candidates_ + taken_,
-                      [](const Candidate& a, const Candidate& b) { return a.row < b.row; });
+                      [](const Partial& a, const Partial& b) { return a.row < b.row; });
     }
 
     // Candidates from the sums, where most of them are used.
@@ -271,11 +235,10 @@ private:
         keep_allowed();
     }
 
-    const Postings& postings_;
-    const std::optional<RowSet>& allowed_;
+    const Segment& segment_;
     Saturation saturation_;
     float* sums_;
-    Candidate* candidates_;
+    Partial* candidates_;
     size_t taken_ = 0;
     std::vector<float>& remaining_;
     std::vector<const uint32_t*>& starts_;
@@ -283,11 +246,6 @@ private:
 
 // The segments of one search, with statistics over all of them but without the deleted rows.
 struct Corpus {
-    struct Segment {
-        const Postings* postings;
-        std::optional<RowSet> allowed;  // absent: every row
-        std::vector<Cursor> terms;      // of all queries; none left where a term does not occur
-    };
     std::vector<Segment> segments;
     std::vector<double> frequency;  // documents that hold a term
     double documents = 0;
@@ -297,16 +255,19 @@ struct Corpus {
 
     void add(const Postings& postings, const std::vector<std::string_view>& terms,
              const std::optional<Column<int64_t>>& filter, const Column<int64_t>& deleted) {
-        Segment segment{&postings, std::nullopt, {}};
-        std::optional<RowSet> gone;
+        Segment segment{&postings, std::nullopt, std::nullopt, {}};
         documents += double(postings.size());
         length += double(postings.total_length);
         for_rows_of(postings, deleted, [&](size_t row) {
-            if (!gone) gone.emplace(postings.size());
-            gone->add(row);
+            if (!segment.gone) segment.gone.emplace(postings.size());
+            segment.gone->set(row);
             documents -= 1;
             length -= postings.lengths.data()[row];
         });
+        if (filter) {
+            segment.filter.emplace(postings.size());
+            for_rows_of(postings, *filter, [&](size_t row) { segment.filter->set(row); });
+        }
         for (size_t t = 0; t < terms.size(); ++t) {
             Cursor cursor{};
             if (const auto term = postings.find(terms[t])) {
@@ -315,18 +276,11 @@ struct Corpus {
                 cursor.rows = postings.rows.data() + cursor.position;
                 cursor.largest_count = postings.largest_count[*term];
                 cursor.least_length = postings.least_length[*term];
+                const auto is_gone = [&](uint32_t row) { return (*segment.gone)[row]; };
                 frequency[t] += double(cursor.left);
-                if (gone)
-                    frequency[t] -= double(std::count_if(cursor.rows, cursor.rows + cursor.left,
-                                                         [&](uint32_t row) { return gone->has(row); }));
+                if (segment.gone) frequency[t] -= double(std::count_if(cursor.rows, cursor.rows + cursor.left, is_gone));
             }
             segment.terms.push_back(cursor);
-        }
-        if (filter || gone) {
-            segment.allowed.emplace(postings.size());
-            if (filter) for_rows_of(postings, *filter, [&](size_t row) { segment.allowed->add(row); });
-            else segment.allowed->add_all();
-            for_rows_of(postings, deleted, [&](size_t row) { segment.allowed->remove(row); });
         }
         segments.push_back(std::move(segment));
     }
@@ -364,38 +318,36 @@ nb::tuple search(const std::vector<const Postings*>& indexes, const std::vector<
         const double average = corpus.documents > 0 && corpus.length > 0 ? corpus.length / corpus.documents : 1.0;
         const Saturation saturation{float(k1 * (1 - b)), float(k1 * b / average)};
 
-        std::atomic<size_t> next{0};
-        const auto work = [&] {
-            Scratch scratch;
-            std::vector<Cursor> cursors;
-            for (size_t q = next++; q < queries; q = next++) {
-                const auto weights = weighted(corpus, {query_terms.data() + query_offsets.data()[q],
-                                                       query_terms.data() + query_offsets.data()[q + 1]});
-                Best best(k);
-                for (const Corpus::Segment& segment : corpus.segments) {
-                    cursors.clear();
-                    for (const auto& [weight, term] : weights) {
-                        Cursor cursor = segment.terms[term];
-                        if (cursor.left == 0) continue;
-                        cursor.weight = weight;
-                        cursor.bound = saturation.part(weight, cursor.largest_count, cursor.least_length);
-                        cursors.push_back(cursor);
-                    }
-                    segment.postings->with_counts([&](const auto* counts) {
-                        Search(*segment.postings, segment.allowed, saturation, scratch).run(counts, cursors, best);
-                    });
-                }
-                size_t place = q * k;
-                for (const Found& found : best.sorted()) {
-                    ids[place] = found.id;
-                    scores[place++] = found.score;
-                }
-            }
-        };
         if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-        std::vector<std::jthread> helpers;
-        for (size_t i = 1; i < std::min(threads, queries); ++i) helpers.emplace_back(work);
-        work();
+        std::vector<Scratch> scratch(std::max<size_t>(std::min(threads, queries), 1));
+        const auto check_signals = [] {
+            const nb::gil_scoped_acquire gil;
+            if (PyErr_CheckSignals()) throw nb::python_error();
+        };
+        parallel(queries, threads, check_signals, [&](size_t q, size_t thread) {
+            const auto weights = weighted(corpus, {query_terms.data() + query_offsets.data()[q],
+                                                   query_terms.data() + query_offsets.data()[q + 1]});
+            TopK best(k);
+            std::vector<Cursor> cursors;
+            for (const Segment& segment : corpus.segments) {
+                cursors.clear();
+                for (const auto& [weight, term] : weights) {
+                    Cursor cursor = segment.terms[term];
+                    if (cursor.left == 0) continue;
+                    cursor.weight = weight;
+                    cursor.bound = saturation.part(weight, cursor.largest_count, cursor.least_length);
+                    cursors.push_back(cursor);
+                }
+                segment.postings->with_counts([&](const auto* counts) {
+                    Search(segment, saturation, scratch[thread]).run(counts, cursors, best);
+                });
+            }
+            size_t place = q * k;
+            for (const Candidate& found : best.take()) {
+                ids[place] = found.id;
+                scores[place++] = found.score;
+            }
+        });
     }
     return nb::make_tuple(to_numpy(std::move(ids)), to_numpy(std::move(scores)));
 }

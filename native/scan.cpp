@@ -140,10 +140,14 @@ private:
 
 // Gives candidates the score of the exact tier, computed alone, so that it depends on nothing but the pair.
 void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vector<Candidate>& found) {
+    const size_t kept = tier.codec->factors();
     std::vector<const std::byte*> rows(found.size() + kMaxTile, tier.codes[0]);
-    std::vector<float> scores(found.size());
-    for (size_t i = 0; i < found.size(); ++i) rows[i] = tier.codes[found[i].row];
-    prepared.rows(query, {rows.data(), nullptr, found.size()}, scores.data());
+    std::vector<float> factors(rows.size() * kept), scores(found.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+        rows[i] = tier.codes[found[i].row];
+        if (kept) std::copy_n(tier.factors_of(found[i].row), kept, factors.data() + i * kept);
+    }
+    prepared.rows(query, {rows.data(), factors.data(), found.size()}, scores.data());
     for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
     std::sort(found.begin(), found.end(), better);
 }

@@ -63,7 +63,7 @@ namespace avx2 {
 namespace avx512 {
 #define LANES 16
 #define ROWS 12
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #include "transformer_kernels.inl"
 #undef LANES
 #undef ROWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from rag.collection import database, locks, segments
 from rag.collection.files import sync
 from rag.collection.info import Info
+from rag.collection.manifest import DAMAGED, EncoderRecord, Manifest
 from rag.collection.manifest import NAME as MANIFEST
-from rag.collection.manifest import EncoderRecord, Manifest
 from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
 from rag.collection.rows import Fingerprint
 from rag.collection.snapshot import Connections, Snapshot
@@ -107,7 +107,7 @@ class Collection:
                 if int(database.recall(db).get("generation", 0)) > 0:
                     raise DamagedFileError(
                         f"{folder} holds a collection whose {MANIFEST} is missing",
-                        hint="restore it: Collection.open(path, repair=True).rebuild()",
+                        hint=DAMAGED,
                     )
                 database.remember(db, manifest)
             finally:
@@ -180,6 +180,11 @@ class Collection:
     def generation(self) -> int:
         """The number of commits up to what is read here."""
         return self._open.generation
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this generation of this collection from every other; results that rest on it are kept under it."""
+        return f"{self._open.manifest.collection}@{self.generation}"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -325,10 +330,18 @@ class Collection:
         """Check every byte of every file, every row, and that database and indexes hold the same chunks."""
         return verify(self.path, self._connections)
 
-    def rebuild(self, *, wait: float = 0) -> Report:
-        """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong."""
+    def rebuild(self, *, texts: Callable[[Sequence[Chunk]], Sequence[str]] | None = None, wait: float = 0) -> Report:
+        """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong.
+
+        Vectors that cannot be read are encoded again, from the text of each chunk, or from what `texts` says was
+        encoded for the chunks. Raises CollectionError when sound vectors show that it was something else.
+        """
+
+        def encode(chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+            return self.encoder.encode_documents([c.text for c in chunks] if texts is None else texts(chunks))
+
         with self._changing:
-            rebuild(self.path, self._connections, lambda: self.encoder, wait)
+            rebuild(self.path, self._connections, encode, wait)
             self._snapshot = _newest(self.path, self._connections, repair=True)
         return self.verify()
 

@@ -101,14 +101,11 @@ class DocumentRow(NamedTuple):
     crc: int
 
     @classmethod
-    def make(cls, key: int, mtime_ns: int, size: int, id: str, digest: str, *fixed: Any) -> DocumentRow:
-        """`fixed` are metadata, length, first_block, first_chunk and chunks."""
-        crc = crc32c(repr((key, id, digest, *fixed)).encode())
-        return cls._make((key, id, digest, mtime_ns, size, *fixed, crc))
+    def make(cls, *fields: Any) -> DocumentRow:
+        return cls._make((*fields, _document_crc(*fields)))
 
     def checked(self) -> DocumentRow:
-        # A file's time and size may be noted anew, so they are left out.
-        if crc32c(repr((*self[:3], *self[5:-1])).encode()) != self.crc:
+        if _document_crc(*self[:-1]) != self.crc:
             raise damage(f"the row of document {self.id!r}")
         return self
 
@@ -127,10 +124,10 @@ class ChunkRow(NamedTuple):
 
     @classmethod
     def make(cls, *fields: Any) -> ChunkRow:
-        return cls._make((*fields, crc32c(repr(fields).encode())))
+        return cls._make((*fields, _chunk_crc(*fields)))
 
     def checked(self) -> ChunkRow:
-        if crc32c(repr(self[:-1]).encode()) != self.crc:
+        if _chunk_crc(*self[:-1]) != self.crc:
             raise damage(f"the row of chunk {self.id}")
         return self
 
@@ -145,12 +142,29 @@ class BlockRow(NamedTuple):
 
     @classmethod
     def make(cls, id: int, line: int, text: bytes) -> BlockRow:
-        return cls(id, line, text, crc32c(text, crc32c(b"%d,%d" % (id, line))))
+        return cls(id, line, text, _block_crc(id, line, text))
 
-    def checked(self) -> BlockRow:
-        if crc32c(self.text, crc32c(b"%d,%d" % (self.id, self.line))) != self.crc:
-            raise damage(f"text block {self.id}")
-        return self
+    @staticmethod
+    def checked(id: int, line: int, text: bytes, crc: int) -> tuple[str, int]:
+        """Text and line of a row as it is stored."""
+        if _block_crc(id, line, text) != crc:
+            raise damage(f"text block {id}")
+        return text.decode(), line
+
+
+def _document_crc(
+    key: int, id: str, digest: str, mtime_ns: int, size: int, metadata: str, length: int, block: int, chunk: int, n: int
+) -> int:
+    # A file's time and size may be noted anew, so they are left out.
+    return crc32c(f"{key} {id} {digest} {metadata} {length} {block} {chunk} {n}".encode("utf-8", "surrogatepass"))
+
+
+def _chunk_crc(id: int, document: int, start: int, stop: int, a: int | None, b: int | None, own: str | None) -> int:
+    return crc32c(f"{id} {document} {start} {stop} {a} {b} {own}".encode("utf-8", "surrogatepass"))
+
+
+def _block_crc(id: int, line: int, text: bytes) -> int:
+    return crc32c(text, (id ^ line << 16) & 0xFFFFFFFF)
 
 
 def blocks_of(document: str, text: str, first: int) -> Iterator[BlockRow]:
@@ -235,6 +249,7 @@ def connect_reader(folder: Path) -> sqlite3.Connection:
 def _probed(uri: str) -> sqlite3.Connection:
     db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
     try:
+        db.execute("PRAGMA cache_size = -16384")  # KiB: the pages of a thousand chunks fit
         db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
     except BaseException:
         db.close()

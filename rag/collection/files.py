@@ -12,7 +12,7 @@ from rag.errors import DamagedFileError
 
 __all__ = ["REBUILD", "FileRecord", "checksum", "read_checked", "record", "sync", "write_atomic", "write_new"]
 
-REBUILD = "remake it from the stored chunks: Collection.open(path, repair=True).rebuild()"
+REBUILD = "remake it from the stored text: `rag repair`, or Collection.open(path, repair=True).rebuild()"
 
 _PIECE = 1 << 22
 
@@ -47,9 +47,8 @@ class FileRecord(BaseModel):
 
 
 def record(folder: Path, name: str) -> FileRecord:
-    """The record of a finished file; forces it to the disk first."""
+    """The record of a finished file."""
     path = folder / name
-    sync(path)
     return FileRecord(name=name, bytes=path.stat().st_size, crc32c=checksum(path))
 
 
@@ -72,16 +71,17 @@ def read_checked(folder: Path, expected: FileRecord) -> bytes:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that nobody reads yet."""
+    """Write a file that nobody reads yet, to the disk; its name is not safe there before its folder is synced."""
     with path.open("wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file: after a crash it holds either all of the old or all of the new content."""
     temporary = path.with_name(path.name + ".new")
     write_new(temporary, content)
-    sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
 

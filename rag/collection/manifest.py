@@ -15,11 +15,11 @@ from rag.collection.files import FileRecord, write_atomic
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
 from rag.index import Codec, Metric
 
-__all__ = ["FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
+__all__ = ["DAMAGED", "FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
 
 FORMAT: Literal[1] = 1
 NAME = "manifest.json"
-DAMAGED = "restore it from the copy in the database: Collection.open(path, repair=True).rebuild()"
+DAMAGED = "restore it from its copy: `rag repair`, or Collection.open(path, repair=True).rebuild()"
 
 
 class _Record(BaseModel):

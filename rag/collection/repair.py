@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,16 @@ from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.segments import NONE, Part, Segment
 from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
 from rag.collection.writer import publish, recover, sweep
-from rag.encoders.protocol import Encoder
-from rag.errors import DamagedFileError, NotFoundError, RagError
+from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
 from rag.index import ScanIndex
 from rag.index.lexical import LexicalIndex
+from rag.types import Chunk
 
 __all__ = ["Report", "check_database", "rebuild", "restored_manifest", "verify"]
 
 BATCH = 1000
+SAMPLE = 8
+ALIKE = 0.99
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _check_rows(connections: Connections, manifest: Manifest) -> None:
                 "SELECT id, line, text, crc FROM blocks WHERE id >= ? AND id < ?",
                 (row.first_block, row.first_block - (-row.length // BLOCK)),
             )
-            if sum(len(BlockRow(*block).checked().text.decode()) for block in blocks) != row.length:
+            if sum(len(BlockRow.checked(*block)[0]) for block in blocks) != row.length:
                 raise damage(f"the text of document {row.id!r}")
             chunks = db.execute(
                 "SELECT id, document, start, stop, parent_start, parent_stop, metadata, crc FROM chunks"
@@ -149,7 +152,10 @@ def _check_ids(snapshot: Snapshot) -> None:
         )
 
 
-def rebuild(folder: Path, connections: Connections, encoder: Callable[[], Encoder], wait: float) -> None:
+Encode: TypeAlias = Callable[[Sequence[Chunk]], NDArray[np.float32]]
+
+
+def rebuild(folder: Path, connections: Connections, encode: Encode, wait: float) -> None:
     """Put a damaged manifest back, and write the segments that have a damaged file anew."""
     with locks.writing(folder, wait), explained(folder):
         try:
@@ -163,15 +169,20 @@ def rebuild(folder: Path, connections: Connections, encoder: Callable[[], Encode
             lock = locks.GenerationLock(folder, manifest.generation)
             snapshot = Snapshot(folder, manifest, lock, connections)
             stored = chunk_ids(snapshot.documents())
+            ids = [
+                stored[np.searchsorted(stored, segment.first) : np.searchsorted(stored, segment.last + 1)]
+                for segment in manifest.segments
+            ]
+            kept = [_vectors(folder, segment) for segment in manifest.segments]
+            if any(index is None for index in kept):
+                _check_encoding(snapshot, ids, kept, encode)
             segments: list[SegmentRecord] = []
             number = manifest.next_file
-            for segment in manifest.segments:
-                own = stored[np.searchsorted(stored, segment.first) : np.searchsorted(stored, segment.last + 1)]
+            for segment, own, vectors in zip(manifest.segments, ids, kept, strict=True):
                 if _is_whole(folder, segment, own):
                     segments.append(segment)
                 elif len(own):
-                    part = _remade(snapshot, segment, own, encoder)
-                    segments.append(part.write(folder, number))
+                    segments.append(_remade(snapshot, own, vectors, encode).write(folder, number))
                     number += 1
             if segments == list(manifest.segments):
                 return
@@ -199,18 +210,38 @@ def _is_whole(folder: Path, stored: SegmentRecord, ids: NDArray[np.int64]) -> bo
         return False
 
 
-def _remade(snapshot: Snapshot, stored: SegmentRecord, ids: NDArray[np.int64], encoder: Callable[[], Encoder]) -> Part:
-    """Vectors and postings of these chunks; the vectors from their file when that is whole, else encoded again."""
-    manifest = snapshot.manifest
+def _vectors(folder: Path, stored: SegmentRecord) -> ScanIndex | None:
     try:
-        kept: ScanIndex | None = ScanIndex.open(stored.vectors.check(snapshot.folder))
+        return ScanIndex.open(stored.vectors.check(folder))
     except RagError:
-        kept = None
+        return None
+
+
+def _check_encoding(
+    snapshot: Snapshot, ids: Sequence[NDArray[np.int64]], kept: Sequence[ScanIndex | None], encode: Encode
+) -> None:
+    """CollectionError when vectors that are sound are not those of the same chunks encoded again."""
+    for own, vectors in zip(ids, kept, strict=True):
+        if vectors is not None and len(own):
+            sample = own[:: -(-len(own) // SAMPLE)]
+            old, new = vectors.vectors(sample), encode(snapshot.chunks(sample))
+            likeness = (old * new).sum(axis=1) / np.linalg.norm(old, axis=1) / np.linalg.norm(new, axis=1)
+            if likeness.min() < ALIKE:
+                raise CollectionError(
+                    f"{snapshot.folder}: chunk {sample[likeness.argmin()]} encoded again gives another vector than the "
+                    f"stored one (cosine {likeness.min():.3f}), so lost vectors cannot be remade like this",
+                    hint="more than the chunk's text was encoded: pass texts= to rebuild, or index the sources again",
+                )
+
+
+def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: ScanIndex | None, encode: Encode) -> Part:
+    """Vectors and postings of these chunks; the vectors from those kept, else encoded again."""
+    manifest = snapshot.manifest
     vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
     texts: list[str] = []
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
-        read = [chunk.text for chunk in snapshot.chunks(batch)]
-        texts += read
-        vectors.add(batch, kept.vectors(batch) if kept is not None else encoder().encode_documents(read))
+        chunks = snapshot.chunks(batch)
+        texts += [chunk.text for chunk in chunks]
+        vectors.add(batch, encode(chunks) if kept is None else kept.vectors(batch))
     return Part(vectors, LexicalIndex.build(ids, texts, language=manifest.language), NONE)

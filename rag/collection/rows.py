@@ -42,8 +42,18 @@ class NewRows:
         source = source or fingerprint(document)
         self.key += 1
         metadata = dump_metadata(document.metadata, f"document {document.id!r}")
-        fixed = (document.id, source.digest, metadata, len(document.text), self.block, self.chunk, len(chunks))
-        row = DocumentRow.make(self.key, int(source.mtime_ns), int(source.size), *fixed)
+        row = DocumentRow.make(
+            self.key,
+            document.id,
+            source.digest,
+            int(source.mtime_ns),
+            int(source.size),
+            metadata,
+            len(document.text),
+            self.block,
+            self.chunk,
+            len(chunks),
+        )
         self.documents.append((self.generation, *row))
         self.blocks.extend(blocks_of(document.id, document.text, self.block))
         self.block += -(-len(document.text) // BLOCK)

@@ -54,7 +54,7 @@ class Part:
         return self.ids[~np.isin(self.ids, self.deleted)]
 
     def write(self, folder: Path, number: int) -> SegmentRecord:
-        """Save it as new files (with no deleted ids), synced."""
+        """Save it as new files, with no deleted ids; to the disk, as the indexes do when they save."""
         stem = f"segments/{number:08d}"
         self.vectors.save(folder / f"{stem}.vectors")
         self.postings.save(folder / f"{stem}.postings")
@@ -99,7 +99,7 @@ class Segment(Part):
 
 
 def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:
-    """Save which ids (sorted) of a segment are deleted."""
+    """Save which ids (sorted) of a segment are deleted; the caller syncs the folder."""
     name = f"segments/{number:08d}.deleted"
     write_new(folder / name, deleted.astype("<i8").tobytes())
     return record(folder, name)

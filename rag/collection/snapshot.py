@@ -211,16 +211,16 @@ class Snapshot:
                 raise NotFoundError(f"{self.folder} holds no document {name!r}", hint=did_you_mean(name, known) or None)
         return rows
 
-    def _blocks(self, db: sqlite3.Connection, row: DocumentRow) -> Iterator[tuple[str, int]]:
+    def _blocks(self, db: sqlite3.Connection, row: DocumentRow) -> list[tuple[str, int]]:
         expected = -(-row.length // BLOCK)
         found = db.execute(BLOCKS_BETWEEN, (row.first_block, row.first_block + expected)).fetchall()
         if len(found) != expected:
             raise damage(f"the text of document {row.id!r}")
-        return ((text, line) for text, line in map(_decoded, found))
+        return [BlockRow.checked(*row) for row in found]
 
     def _read_blocks(self, db: sqlite3.Connection, numbers: set[int]) -> dict[int, tuple[str, int]]:
         found = db.execute(BLOCKS_BY_ID, (as_json(sorted(numbers)),))
-        blocks = {row[0]: _decoded(row) for row in found}
+        blocks = {row[0]: BlockRow.checked(*row) for row in found}
         if len(blocks) != len(numbers):
             raise damage(f"text block {min(numbers - blocks.keys())}")
         return blocks
@@ -284,11 +284,6 @@ def load_columns(db: sqlite3.Connection, rows: Sequence[DocumentRow]) -> tuple[N
                 yield at, row.checked().metadata or "{}"
 
     return ids, Columns([row.id for row in rows], [row.metadata for row in rows], document_of, own())
-
-
-def _decoded(row: tuple[int, int, bytes, int]) -> tuple[str, int]:
-    block = BlockRow(*row).checked()
-    return block.text.decode(), block.line
 
 
 def _block_at(row: DocumentRow, offset: int) -> int | None:

@@ -30,6 +30,7 @@ from rag.collection.database import (
     recall,
     remember,
 )
+from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
@@ -86,11 +87,11 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._stack:
-            try:
-                if self._connection.in_transaction:
-                    self._connection.rollback()
-            finally:
-                self._db = None
+            db, self._db = self._connection, None
+            if db.in_transaction:
+                db.rollback()
+            with suppress(sqlite3.Error):  # on a full disk the log simply stays
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @property
     def generation(self) -> int:
@@ -255,6 +256,7 @@ class Writer:
             try:
                 numbers = count(self._base.manifest.next_file)
                 segments = self._segments(numbers, compact=compact)
+                sync(self._folder / "segments")
                 manifest = self._base.manifest.model_copy(
                     update={
                         "generation": self.generation + 1,

@@ -1,7 +1,19 @@
-"""Vector indexes: what they offer (`VectorIndex`) and those of the native engine."""
+"""Indexes of the native engine: vectors (what they offer is `VectorIndex`) and words."""
 
+from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
 from rag.index.merge import merge_matches
 from rag.index.protocol import Matches, Metric, VectorIndex
 from rag.index.scan import Codec, ScanIndex, ScanStats
 
-__all__ = ["Codec", "Matches", "Metric", "ScanIndex", "ScanStats", "VectorIndex", "merge_matches"]
+__all__ = [
+    "Codec",
+    "LexicalIndex",
+    "Matches",
+    "Metric",
+    "ScanIndex",
+    "ScanStats",
+    "VectorIndex",
+    "merge_lexical",
+    "merge_matches",
+    "search_lexical",
+]

@@ -11,6 +11,8 @@ from rag.errors import InputError
 
 __all__ = ["as_filter", "as_ids", "as_vectors", "check_k", "check_threads"]
 
+MAX_K = 2**31 - 1
+
 
 def as_vectors(vectors: Any, dim: int, what: str = "vectors") -> NDArray[np.float32]:
     """float32[n, dim], C-contiguous; other real numbers are converted. Copies only what needs it."""
@@ -47,9 +49,9 @@ def as_filter(ids: Any | None) -> NDArray[np.int64] | None:
 
 
 def check_k(k: int) -> int:
-    """The number of results a query, at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is {k!r}, expected a whole number from 1")
+    """The number of results a query, from 1 to MAX_K."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
+        raise InputError(f"k is {k!r}, expected a whole number from 1 to {MAX_K}")
     return int(k)
 
 

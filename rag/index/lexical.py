@@ -5,22 +5,30 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rag import _native
+from rag._native import Postings, merge_postings, search_postings
 from rag.errors import DamagedFileError, InputError
+from rag.index.files import read_sections, write_sections
+from rag.index.inputs import as_filter, as_ids, check_k, check_threads
 from rag.index.protocol import Matches
-from rag.index.sections import read_sections, write_sections
 from rag.index.text import stems, tokens
 
 __all__ = ["LexicalIndex", "merge_lexical", "search_lexical"]
 
-MAGIC = b"RAGLEXIC"
-VERSION = 1
-SECTIONS = ("ids", "lengths", "spelling", "term_offsets", "posting_offsets", "rows", "counts")
+KIND = "lexical"
+DTYPES = {
+    "ids": "int64",
+    "lengths": "uint32",
+    "spelling": "uint8",
+    "term_offsets": "uint64",
+    "posting_offsets": "uint64",
+    "rows": "uint32",
+}  # of the sections; that of "counts" differs from file to file
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -38,7 +46,7 @@ class LexicalIndex:
     def __init__(self, arrays: dict[str, NDArray[Any]], language: str) -> None:
         """From its arrays; use `build`, `open` or `merge_lexical`. Raises ValueError when they do not fit together."""
         self._arrays = arrays
-        self._postings = _native.Postings(**arrays)
+        self._postings = Postings(**arrays)
         self.language = language
 
     @classmethod
@@ -48,7 +56,7 @@ class LexicalIndex:
         `language` is one of `rag.index.text.languages()`: its Snowball stemmer is used, for English stop words are
         dropped; "none" keeps every word as it is. Raises InputError for ids that do not fit or an unknown language.
         """
-        ids = np.asarray(ids, np.int64)
+        ids = as_ids(ids)
         if ids.shape != (len(texts),):
             raise InputError(f"{len(texts)} texts but ids of shape {ids.shape}")
         order = np.argsort(ids, kind="stable")
@@ -66,7 +74,7 @@ class LexicalIndex:
             np.fromiter((numbers[term] for term in term_of_word), np.int32, len(term_of_word)), len(terms)
         )
         spelled = [term.encode() for term in terms]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "ids": ids,
             "lengths": lengths,
             "spelling": np.frombuffer(b"".join(spelled), np.uint8),
@@ -83,15 +91,21 @@ class LexicalIndex:
 
         Raises NotFoundError when there is none, DamagedFileError, naming file and section, when it fails a check.
         """
-        meta, arrays = read_sections(path, MAGIC, VERSION)
+        file = read_sections(Path(path), KIND)
         try:
-            return cls({name: arrays[name] for name in SECTIONS}, meta["language"])
+            dtypes: dict[str, str] = {**DTYPES, "counts": file.meta["counts"]}
+            arrays = {name: file.sections[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+            return cls(arrays, file.meta["language"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{path}: {error}", hint="rebuild the index from the stored chunks") from error
+            raise DamagedFileError(f"{path}: {error}", hint="rebuild it from the stored chunks") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to `path`: under a temporary name, synced, then renamed, so that no half-written file is ever seen."""
-        write_sections(path, MAGIC, VERSION, {"language": self.language}, self._arrays)
+        """Write to `path`: under a temporary name, synced, then renamed, so that no half-written file is ever seen.
+
+        Raises CollectionError when it cannot be written.
+        """
+        meta = {"language": self.language, "counts": self._arrays["counts"].dtype.name}
+        write_sections(Path(path), KIND, meta, {name: [array.view(np.uint8)] for name, array in self._arrays.items()})
 
     def __len__(self) -> int:
         """Texts in it, deleted ones included."""
@@ -130,16 +144,12 @@ def search_lexical(
     (Kamphuis et al. 2020, "Which BM25 do you mean?"). Raises InputError for arguments out of range and for indexes of
     different languages.
     """
-    if k < 1:
-        raise InputError(f"k is {k}, expected at least 1")
-    if threads < 0:
-        raise InputError(f"threads is {threads}, expected 0 (all cores) or more")
+    k, threads = check_k(k), check_threads(threads)
     if not (math.isfinite(k1) and k1 >= 0):
         raise InputError(f"k1 is {k1}, expected a number of at least 0")
     if not 0 <= b <= 1:
         raise InputError(f"b is {b}, expected a number from 0 to 1")
-    deleted = _sorted_ids("deleted", deleted)
-    allowed = None if filter is None else _sorted_ids("filter", filter)
+    deleted, allowed = _sorted_ids("deleted", deleted), as_filter(filter)
     if not indexes or not queries:
         return Matches(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
 
@@ -151,7 +161,7 @@ def search_lexical(
     ]
     terms = np.asarray(term_of_word, np.int32)[split.ids()]
     kept = terms >= 0
-    ids, scores = _native.search_postings(
+    ids, scores = search_postings(
         [index._postings for index in indexes],
         [term.encode() for term in numbers],
         terms[kept].astype(np.uint32),
@@ -183,7 +193,7 @@ def merge_lexical(indexes: Sequence[LexicalIndex], deleted: NDArray[np.int64] = 
         raise InputError(f"id {ids[order][twice[0]]} is in two of the indexes")
     new_rows = np.full(len(ids), 0xFFFFFFFF, np.uint32)
     new_rows[order] = np.arange(len(order), dtype=np.uint32)
-    spelling, term_offsets, posting_offsets, rows, counts = _native.merge_postings(
+    spelling, term_offsets, posting_offsets, rows, counts = merge_postings(
         [index._postings for index in indexes],
         np.split(new_rows, np.cumsum([len(index) for index in indexes])[:-1]),
     )
@@ -206,10 +216,10 @@ def _common_language(indexes: Sequence[LexicalIndex]) -> str:
     return found[0]
 
 
-def _sorted_ids(name: str, values: NDArray[np.int64]) -> NDArray[np.int64]:
-    ids = np.ascontiguousarray(values, dtype=np.int64)
-    if ids.ndim != 1 or (ids[1:] <= ids[:-1]).any():
-        raise InputError(f"{name}: ids must be one-dimensional, sorted and unique", hint="pass them through np.unique")
+def _sorted_ids(what: str, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    ids = as_ids(values, f"{what} ids")
+    if (ids[1:] <= ids[:-1]).any():
+        raise InputError(f"{what} ids are not sorted and unique", hint="pass numpy.unique(ids)")
     return ids
 
 

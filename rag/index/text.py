@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import _native
+from rag._native import Tokens
 from rag.errors import InputError, did_you_mean
 
 __all__ = ["languages", "stems", "tokens"]
@@ -41,7 +41,7 @@ LAST_LETTER = 0x33480  # beyond it Unicode has assigned no letters
 BLOCK = 4096
 
 
-def tokens(texts: Sequence[str]) -> _native.Tokens:
+def tokens(texts: Sequence[str]) -> Tokens:
     """Texts split into words, not yet stemmed.
 
     Text is normalised (NFKC, so that ligatures and full-width letters are found) and put in lower case. Words are runs
@@ -49,7 +49,7 @@ def tokens(texts: Sequence[str]) -> _native.Tokens:
     Runs of Chinese, Japanese, Korean, Thai, Lao, Khmer or Burmese characters become overlapping pairs, a lone
     character itself (as Lucene's CJKBigramFilter does).
     """
-    split = _native.Tokens(_classes())
+    split = Tokens(_classes())
     for start in range(0, len(texts), BLOCK):
         split.add([_normal(text) for text in texts[start : start + BLOCK]])
     return split
@@ -94,7 +94,7 @@ def _stemmer(language: str) -> Any:
 
 @functools.cache
 def _classes() -> NDArray[np.uint8]:
-    """The class of each character for `_native.Tokens`: 0 other, 1 letter, 2 letter of an unspaced script, 3 mark."""
+    """The class of each character for `Tokens`: 0 other, 1 letter, 2 letter of an unspaced script, 3 mark."""
     classes = np.zeros(LAST_LETTER, np.uint8)
     for code in chain(range(0xD800), range(0xE000, LAST_LETTER)):
         character = chr(code)

@@ -3,10 +3,13 @@
 from rag.pipelines.events import Event, Finished, NodeFinished, NodeStarted, Span, Token
 from rag.pipelines.execution import Run
 from rag.pipelines.flows import Budget, Each, Loop, Recurse, Route, Try, Verify
+from rag.pipelines.memo import Checkpoint, ContentCache
 from rag.pipelines.pipeline import Pipeline
 
 __all__ = [
     "Budget",
+    "Checkpoint",
+    "ContentCache",
     "Each",
     "Event",
     "Finished",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rag.errors import DeadlineError
 from rag.pipelines.events import Event, Span
+from rag.pipelines.memo import Memo
 
 __all__ = ["Run", "Stopped", "gather", "side_by_side", "wait_for", "within"]
 
@@ -27,21 +28,23 @@ class Run:
     """The observer of one run. A run that nobody observes has none, and costs nothing for it.
 
     `emit` gets the events, `clock` gives seconds; after `deadline` seconds the run ends with a DeadlineError, and after
-    `stop()` quietly, at the next border between two nodes or tokens.
+    `stop()` quietly, at the next border between two nodes or tokens. `memos` remember results of operators.
     """
 
-    __slots__ = ("_outer", "_stopped", "began", "clock", "deadline", "emit", "spans")
+    __slots__ = ("_outer", "_stopped", "began", "clock", "deadline", "emit", "memos", "spans")
 
     def __init__(
         self,
         emit: Callable[[Event], None] | None = None,
         *,
         deadline: float | None = None,
+        memos: Sequence[Memo] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.emit = emit or (lambda event: None)
         self.clock = clock
         self.deadline = deadline
+        self.memos = tuple(memos)
         self.began = clock()
         self.spans: list[Span] = []
         self._stopped = False
@@ -49,7 +52,7 @@ class Run:
 
     def inner(self) -> Run:
         """A run that reports to this one and ends with it, but can be stopped alone."""
-        run = Run(self.emit, clock=self.clock)
+        run = Run(self.emit, memos=self.memos, clock=self.clock)
         run.began, run.spans, run._outer = self.began, self.spans, self
         return run
 

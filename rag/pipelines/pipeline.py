@@ -15,8 +15,10 @@ from rag.operators import Flow
 from rag.operators.signature import STANDARD_CHANNELS, show_type
 from rag.pipelines.events import Event, Finished
 from rag.pipelines.execution import Run
+from rag.pipelines.memo import Checkpoint, ContentCache, Memo
 from rag.pipelines.plan import Path as FlowPath
 from rag.pipelines.plan import make_plan
+from rag.pipelines.rewrite import rewrite as rewritten
 from rag.types import Query, State
 
 __all__ = ["Pipeline", "RunInput"]
@@ -33,7 +35,8 @@ class Pipeline:
         print(pipeline.run("what is a manifest?").answer.text)
 
     `collection`, `encoder` and `llm` are resources, each an object or what names one (a folder, "all-MiniLM-L6-v2",
-    "openai:gpt-4o-mini"); `resources` holds further ones by parameter name. `inputs` are the channels that a run starts
+    "openai:gpt-4o-mini"); `resources` holds further ones by parameter name. `cache` keeps results of deterministic
+    operators; `rewrite` lets the plan do the same with less work. `inputs` are the channels that a run starts
     with, by name and type; standard channels may be given as a list of names. The default is `query` alone.
 
     Raises FlowError when the flow does not fit together, before any resource is opened.
@@ -47,6 +50,8 @@ class Pipeline:
         encoder: Any = None,
         llm: Any = None,
         resources: Mapping[str, Any] | None = None,
+        cache: ContentCache | None = None,
+        rewrite: bool = True,
         inputs: Mapping[str, Any] | Sequence[str] = ("query",),
         name: str = "",
         description: str = "",
@@ -55,10 +60,15 @@ class Pipeline:
         self.flow = flow
         self.name = name
         self.description = description
+        self.cache = cache
         self.inputs = _input_types(inputs)
         given = {"collection": collection, "encoder": encoder, "llm": llm, **(resources or {})}
         self.resources = {key: value for key, value in given.items() if value is not None}
         self._plan = make_plan(flow, self.inputs, lines)
+        self.runs_as = rewritten(flow) if rewrite else flow
+        """The flow that is run: equal to `flow`, with less work."""
+        if self.runs_as != flow:
+            self._plan = make_plan(self.runs_as, self.inputs)
         self._bound = False
         self._binding = threading.Lock()
 
@@ -87,15 +97,22 @@ class Pipeline:
                     self._bound = True
         return self
 
-    def run(self, query: RunInput | None = None, *, observe: Run | None = None, **inputs: Any) -> State:
+    def run(
+        self,
+        query: RunInput | None = None,
+        *,
+        observe: Run | None = None,
+        checkpoint: Checkpoint | None = None,
+        **inputs: Any,
+    ) -> State:
         """Run once; the state at the end holds every channel, e.g. `.answer` or `.hits`.
 
-        `observe` collects spans and events. Raises InputError for a wrong input and RagError, naming the node, for
-        whatever goes wrong in an operator.
+        `observe` collects spans and events; with a `checkpoint`, what it holds is not run again. Raises InputError for
+        a wrong input and RagError, naming the node, for whatever goes wrong in an operator.
         """
         self.bind()
         values = self._start(query, inputs)
-        self._plan.root.run(values, observe)
+        self._plan.root.run(values, self._observed(observe, checkpoint))
         return State(values)
 
     def run_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -103,7 +120,7 @@ class Pipeline:
         self.bind()
         batch = [self._start(q, {}) for q in queries]
         if batch:
-            self._plan.root.run_batch(batch, observe)
+            self._plan.root.run_batch(batch, self._observed(observe))
         return [State(values) for values in batch]
 
     def stream(self, query: RunInput | None = None, **inputs: Any) -> Iterator[Event]:
@@ -111,7 +128,7 @@ class Pipeline:
         self.bind()
         values = self._start(query, inputs)
         events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
-        run = Run(events.put)
+        run = Run(events.put, memos=self._memos())
 
         def work() -> None:
             try:
@@ -133,11 +150,18 @@ class Pipeline:
         finally:
             run.stop()
 
-    async def arun(self, query: RunInput | None = None, *, observe: Run | None = None, **inputs: Any) -> State:
+    async def arun(
+        self,
+        query: RunInput | None = None,
+        *,
+        observe: Run | None = None,
+        checkpoint: Checkpoint | None = None,
+        **inputs: Any,
+    ) -> State:
         """`run` for an event loop."""
         await self._abind()
         values = self._start(query, inputs)
-        await self._plan.root.arun(values, observe)
+        await self._plan.root.arun(values, self._observed(observe, checkpoint))
         return State(values)
 
     async def arun_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -154,7 +178,7 @@ class Pipeline:
         def emit(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-        run = Run(emit)
+        run = Run(emit, memos=self._memos())
         task = asyncio.ensure_future(self._plan.root.arun(values, run))
         # The task ends, then the events that threads have posted are all in the queue, then this marker follows them.
         task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, Finished(State(values))))
@@ -171,19 +195,38 @@ class Pipeline:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The channels that a run certainly ends with, and their types; a list where branches left several values."""
+        final = self._plan.final.items()
+        return {name: list[slot.type] if slot.spread else slot.type for name, slot in final if slot.sure}  # type: ignore[name-defined]
+
     def explain(self) -> str:
         """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs."""
         plan = self._plan
         inputs = [f"{name}: {show_type(kind)}" for name, kind in plan.inputs.items()]
         optional = [f"{name}?: {show_type(kind)}" for name, kind in plan.optional_inputs.items()]
         lines = [f"inputs  {', '.join(inputs + optional)}"]
+        if self.runs_as != self.flow:
+            lines += [f"written {self.flow!r}", f"runs as {self.runs_as!r}"]
         lines += [f"  {line}" for line in plan.root.describe()]
-        ends = [
-            f"{name}: {show_type(list[slot.type] if slot.spread else slot.type)}"  # type: ignore[name-defined]
-            for name, slot in plan.final.items()
-        ]
-        lines.append(f"final   {', '.join(ends)}")
+        lines.append(f"final   {', '.join(f'{name}: {show_type(kind)}' for name, kind in self.outputs.items())}")
         return "\n".join(lines)
+
+    def svg(self) -> str:
+        """The plan as an SVG picture, complete in itself; notebooks show it by themselves."""
+        from rag.pipelines.draw import to_svg
+
+        return to_svg(self._plan.root, self.name)
+
+    def mermaid(self) -> str:
+        """The plan as a Mermaid flowchart."""
+        from rag.pipelines.draw import to_mermaid
+
+        return to_mermaid(self._plan.root)
+
+    def _repr_html_(self) -> str:
+        return self.svg()
 
     @classmethod
     def from_yaml(cls, source: str | Path, **resources: Any) -> Pipeline:
@@ -201,6 +244,20 @@ class Pipeline:
         from rag.pipelines.yaml import dump
 
         return dump(self)
+
+    def _memos(self, checkpoint: Checkpoint | None = None) -> list[Memo]:
+        return [memo for memo in (checkpoint, self.cache) if memo is not None]
+
+    def _observed(self, observe: Run | None, checkpoint: Checkpoint | None = None) -> Run | None:
+        """The observer that was given, or one of our own when something has to be remembered."""
+        memos = self._memos(checkpoint)
+        if not memos:
+            return observe
+        if observe is None:
+            return Run(memos=memos)
+        inner = observe.inner()
+        inner.memos += tuple(memos)
+        return inner
 
     async def _abind(self) -> None:
         if not self._bound:

@@ -13,8 +13,9 @@ from rag.operators.base import Operator
 from rag.operators.signature import Form, Write, show_type
 from rag.pipelines.events import NodeFinished, NodeStarted, Token
 from rag.pipelines.execution import Run, Stopped, side_by_side, wait_for
+from rag.pipelines.memo import MISS
 from rag.pipelines.node import Channels, Node, Resolve
-from rag.types import Delta
+from rag.types import ChunkStore, Delta, Hits
 
 __all__ = ["Argument", "Step"]
 
@@ -45,22 +46,30 @@ class Step(Node):
         self._direct = not any(a.wrap or a.optional for a in arguments)
         self._writes = [(w, _checkable(w.type)) for w in signature.writes]
         self._record = signature.record
+        self._resources: dict[str, Any] = {}
         self._call: Callable[..., Any] = operator.run
         self._batch_call: Callable[..., Any] | None = getattr(operator, "run_batch", None)
 
     def bind(self, resolve: Resolve) -> None:
-        resources = {r.channel: resolve(self.name, r) for r in self.operator.signature().resources}
-        if resources:
-            self._call = functools.partial(self._call, **resources)
+        self._resources = {r.channel: resolve(self.name, r) for r in self.operator.signature().resources}
+        if self._resources:
+            self._call = functools.partial(self._call, **self._resources)
             if self._batch_call is not None:
-                self._batch_call = functools.partial(self._batch_call, **resources)
+                self._batch_call = functools.partial(self._batch_call, **self._resources)
 
     def run(self, values: Channels, run: Run | None) -> None:
         start = self._begin(run) if run is not None else 0.0
         try:
-            result = self._call(*self._take(values))
-            if self._form != "plain":
-                result = self._finish(result, run)
+            arguments = self._take(values)
+            recall = _Recall(self, arguments, run) if run is not None and run.memos else None
+            if recall is not None and recall.found:
+                result = recall.result
+            else:
+                result = self._call(*arguments)
+                if self._form != "plain":
+                    result = self._finish(result, run)
+                if recall is not None:
+                    recall.keep(result)
             self._write(values, result)
         except Exception as error:  # noqa: BLE001  whatever an operator raises gets the node's name
             self._fail(error)
@@ -72,14 +81,13 @@ class Step(Node):
         start = self._begin(run) if run is not None else 0.0
         try:
             arguments = self._take(values)
-            if self._form == "async":
-                result = await self._call(*arguments)
-            elif self._form == "async stream":
-                result = await self._drain(self._call(*arguments), run)
-            elif self.waits or self._form == "stream":
-                result = await asyncio.to_thread(lambda: self._finish(self._call(*arguments), run))
+            recall = _Recall(self, arguments, run) if run is not None and run.memos else None
+            if recall is not None and recall.found:
+                result = recall.result
             else:
-                result = self._call(*arguments)
+                result = await self._acall(arguments, run)
+                if recall is not None:
+                    recall.keep(result)
             self._write(values, result)
         except Exception as error:  # noqa: BLE001
             self._fail(error)
@@ -98,10 +106,8 @@ class Step(Node):
         start = self._begin(run) if run is not None else 0.0
         try:
             rows = [self._take(values) for values in batch]
-            results = self._batch_call(*([row[i] for row in rows] for i in range(len(self._arguments))))
-            if not isinstance(results, list) or len(results) != len(batch):
-                count = len(results) if isinstance(results, list) else show_type(type(results))
-                raise OperatorError(f"run_batch got {len(batch)} items and returned {count}", hint="return one list")
+            remembers = run is not None and run.memos
+            results = self._remembered_batch(rows, run) if remembers else self._call_batch(rows)
             for values, result in zip(batch, results, strict=True):
                 self._write(values, result)
         except Exception as error:  # noqa: BLE001
@@ -121,6 +127,33 @@ class Step(Node):
         run.check()
         run.emit(NodeStarted(self.name))
         return run.clock()
+
+    async def _acall(self, arguments: list[Any], run: Run | None) -> Any:
+        if self._form == "async":
+            return await self._call(*arguments)
+        if self._form == "async stream":
+            return await self._drain(self._call(*arguments), run)
+        if self.waits or self._form == "stream":
+            return await asyncio.to_thread(lambda: self._finish(self._call(*arguments), run))
+        return self._call(*arguments)
+
+    def _call_batch(self, rows: list[list[Any]]) -> list[Any]:
+        assert self._batch_call is not None
+        results = self._batch_call(*([row[i] for row in rows] for i in range(len(self._arguments))))
+        if not isinstance(results, list) or len(results) != len(rows):
+            count = len(results) if isinstance(results, list) else show_type(type(results))
+            raise OperatorError(f"run_batch got {len(rows)} items and returned {count}", hint="return one list")
+        return results
+
+    def _remembered_batch(self, rows: list[list[Any]], run: Run | None) -> list[Any]:
+        """Results of a batch, of which only the items that are not remembered are computed, together."""
+        assert run is not None
+        recalls = [_Recall(self, row, run) for row in rows]
+        missing = [i for i, recall in enumerate(recalls) if not recall.found]
+        computed = self._call_batch([rows[i] for i in missing]) if missing else []
+        for i, result in zip(missing, computed, strict=True):
+            recalls[i].keep(result)
+        return [recall.result for recall in recalls]
 
     def _take(self, values: Channels) -> list[Any]:
         if self._direct:
@@ -198,6 +231,41 @@ class Step(Node):
         wrapped = OperatorError(f"{type(error).__name__}: {error}")
         wrapped.node = self.name
         raise wrapped from error
+
+
+class _Recall:
+    """One execution of a step as the memos of a run know it."""
+
+    __slots__ = ("_keys", "found", "result")
+
+    def __init__(self, step: Step, arguments: list[Any], run: Run) -> None:
+        resources = step._resources
+        self._keys = [(memo, memo.key(step.name, step.operator, arguments, resources)) for memo in run.memos]
+        self.result: Any = MISS
+        for memo, key in self._keys:
+            if key is not None and self.result is MISS:
+                self.result = memo.get(key, _store([*resources.values(), *arguments]))
+        self.found = self.result is not MISS
+        if self.found:
+            run.note(step.name, "remembered")
+
+    def keep(self, result: Any) -> None:
+        self.result = result
+        for memo, key in self._keys:
+            if key is not None:
+                memo.put(key, result)
+
+
+def _store(values: list[Any]) -> ChunkStore | None:
+    """Where the hits among the inputs, or of the collection that is bound, get their text from."""
+    for value in values:
+        if isinstance(value, Hits) and value.store is not None:
+            return value.store
+        if isinstance(value, list) and value and (store := _store(value)) is not None:
+            return store
+        if callable(getattr(value, "chunks", None)) and not isinstance(value, Hits):
+            return value  # type: ignore[no-any-return]
+    return None
 
 
 def _checkable(kind: Any) -> type | None:

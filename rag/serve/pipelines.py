@@ -90,6 +90,25 @@ def check(
         show.stderr().print(f"[green]{pipeline} fits together[/]")
 
 
+def draw(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline file, or the name of a ready-made pipeline.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of printing.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Mermaid text instead of SVG.")] = False,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the picture as a JSON string.")] = False,
+) -> None:
+    """Draw a pipeline as an SVG picture, or as Mermaid text; needs no web service and no other program."""
+    from rag.serve import show
+
+    ready = open_pipeline(pipeline)
+    text = ready.mermaid() if mermaid else ready.svg() + "\n"
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    elif json_out:
+        show.print_json({"pipeline": pipeline, "mermaid" if mermaid else "svg": text})
+    else:
+        typer.echo(text, nl=False)
+
+
 def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of printing.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="A schema is JSON in any case.", hidden=True)] = False,
@@ -155,5 +174,5 @@ def operators(
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (run, check, schema, operators):
+    for command in (run, check, draw, schema, operators):
         app.command()(command)

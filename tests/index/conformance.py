@@ -294,7 +294,7 @@ class VectorIndexConformance:
         index = self.make(4)
         index.add(np.array([7]), np.ones((1, 4), np.float32))
         query = np.ones((1, 4), np.float32)
-        for k in (0, -3):
+        for k in (0, -3, 2**40):
             with pytest.raises(InputError, match="k is"):
                 index.search(query, k)
         with pytest.raises(InputError, match="sorted"):

@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rag.operators.indexing.chunkers.tokens import words
+from rag.operators.indexing.options import Options
 
 __all__ = ["DedupeSettings", "Duplicate", "DuplicateFinder", "bands_for"]
 
@@ -24,10 +25,8 @@ _MARGIN = 0.15  # four standard deviations of a similarity of 0.8 estimated with
 _BLOCK = 2048
 
 
-class DedupeSettings(BaseModel):
+class DedupeSettings(Options):
     """What to do with duplicates: skip (leave out and report), report (index all the same), keep (do not look)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     exact: Literal["skip", "report", "keep"] = Field(
         "skip", description="documents whose text is the same but for spaces"

@@ -6,13 +6,11 @@ import re
 
 __all__ = ["sentence_breaks", "sentences"]
 
-# A run of marks, closing quotes or brackets, then white space; full stops of scripts that set no space need none.
-# The look-behind lets a run be tried from its beginning only, so that a million dots take linear time.
-_CANDIDATE = re.compile(
-    r"(?<![.!?…])(?P<mark>[.!?…]+|(?<![؟۔।॥։።])[؟۔।॥։።]+)[\"'”’»)\]}*_]*\s+"
-    r"|(?P<wide>[。！？｡]+)[\"'”’»」』）】〕》]*\s*"
-    r"|\n[ \t\r]*\n\s*"
-)
+# A run of marks, closing quotes or brackets, white space. It matches wherever a mark stands, so that a search never
+# goes back, and a million dots take linear time; what it found is judged afterwards.
+_CANDIDATE = re.compile(r"([.!?…؟۔।॥։።。！？｡]+)[\"'”’»)\]}*_」』）】〕》]*(\s*)")
+_WIDE = "。！？｡"  # stops of scripts that set no space behind them
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
 _OPENERS = "\"'“‘«„‚([{*_¿¡-–—#>"
 _TOKEN = re.compile(r"[^\s\"'“”‘’«»(){}\[\]—–/*_]*\Z")
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?\Z")
@@ -72,20 +70,22 @@ def sentences(text: str) -> list[tuple[int, int]]:
 def sentence_breaks(text: str, start: int = 0, end: int | None = None) -> list[int]:
     """Where in text[start:end] a new sentence begins, except at `start`: after the white space behind the last one."""
     end = len(text) if end is None else end
-    return [
-        match.end()
-        for match in _CANDIDATE.finditer(text, start, end)
-        if match.end() < end and (match["mark"] is None or _ends(text, start, end, match))
-    ]
+    found = {match.end() for match in _BLANK_LINE.finditer(text, start, end)}
+    found.update(match.end() for match in _CANDIDATE.finditer(text, start, end) if _ends(text, start, end, match))
+    found.discard(end)
+    return sorted(found)
 
 
 def _ends(text: str, start: int, end: int, match: re.Match[str]) -> bool:
+    mark = match[1]
+    if not match[2] and mark[-1] not in _WIDE:
+        return False
     ahead = text[match.end() : min(end, match.end() + 24)].lstrip(_OPENERS)
     if ahead[:1].islower() or ahead[:1] in (",", ";", ":", ")"):
-        return "\n" in match[0] and match[0].count("\n") > 1
-    if match["mark"] != ".":
+        return False
+    if mark != ".":
         return True
-    at = match.start("mark")
+    at = match.start()
     found = _TOKEN.search(text[max(start, at - 24) : at])
     token = found[0] if found else ""
     word = token.lower()

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from rag.encoders.protocol import Encoder
 from rag.errors import ConfigError
@@ -15,6 +15,7 @@ from rag.operators.flow import Flow, Sequence
 from rag.operators.indexing.attach_metadata import AttachMetadata
 from rag.operators.indexing.chunkers.auto import Auto
 from rag.operators.indexing.duplicates import DedupeSettings
+from rag.operators.indexing.options import Options
 from rag.operators.indexing.readers import ReaderSettings
 from rag.operators.indexing.walk import WalkSettings
 from rag.operators.registry import lookup
@@ -25,10 +26,8 @@ __all__ = ["IndexSettings", "chunk"]
 _FORMAT = 1  # raised when the same settings come to give other chunks, so that all files are read again
 
 
-class IndexSettings(BaseModel):
+class IndexSettings(Options):
     """What decides the documents and chunks that a folder becomes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     chunker: Flow = Field(
         default_factory=lambda: Auto() >> AttachMetadata(),

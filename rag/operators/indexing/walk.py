@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rag.operators.indexing.options import Options
 from rag.operators.indexing.readers import reader_for
 
 __all__ = ["Skipped", "SourceFile", "Unreadable", "WalkSettings", "walk"]
@@ -36,14 +37,12 @@ _NO_TEXT = _words(
 )
 
 
-class WalkSettings(BaseModel):
+class WalkSettings(Options):
     """Which files below a folder are taken.
 
     Patterns are as in .gitignore: "*.md" and "drafts" fit a name at any depth, "docs/*.md" and "/drafts" a path from
     the folder on, "**" any number of folders, "drafts/" a folder only.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     include: tuple[str, ...] = Field((), description="patterns of the files to take; all when there are none")
     exclude: tuple[str, ...] = Field((), description="patterns of files and folders to leave out")

@@ -2,6 +2,7 @@
 
 from rag.operators.retrieval.bm25 import BM25
 from rag.operators.retrieval.dense import Dense
+from rag.operators.retrieval.embed_query import EmbedQuery
 from rag.operators.retrieval.fuse import Fuse
 
-__all__ = ["BM25", "Dense", "Fuse"]
+__all__ = ["BM25", "Dense", "EmbedQuery", "Fuse"]

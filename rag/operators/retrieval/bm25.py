@@ -37,3 +37,7 @@ class BM25(Operator, name="retrieval.bm25", waits=True):
                 [query[row].text for row in rows], self.k, filter=where, k1=self.k1, b=self.b
             ),
         )
+
+    def limited(self, k: int) -> BM25:
+        """This, asking for no more than k."""
+        return self.model_copy(update={"k": min(self.k, k)})

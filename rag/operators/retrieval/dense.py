@@ -34,6 +34,14 @@ class Dense(Operator, name="retrieval.dense", waits=True):
             query, self.filter, lambda rows, where: collection.search_dense(vectors[rows], self.k, filter=where)
         )
 
+    def limited(self, k: int) -> Dense:
+        """This, asking for no more than k."""
+        return self.model_copy(update={"k": min(self.k, k)})
+
+    def embeds_query(self) -> bool:
+        """Whether it embeds the query; it does."""
+        return True
+
 
 def query_vectors(queries: list[Query], collection: Collection) -> np.ndarray:
     """float32[n, d]: the vectors that queries carry, and for the others those of the collection's encoder."""

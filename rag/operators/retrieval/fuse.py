@@ -50,6 +50,10 @@ class Fuse(Operator, name="retrieval.fuse"):
         store = next((h.store for h in hits if h.store is not None), None)
         return Hits(ids[order], scores[order], {"branch": branch[best][first][order]}, store)
 
+    def limited(self, k: int) -> Fuse:
+        """This, keeping no more than k."""
+        return self.model_copy(update={"k": k if self.k is None else min(self.k, k)})
+
 
 def _to_unit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores moved to 0..1; all 1 when they are equal."""

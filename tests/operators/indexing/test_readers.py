@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rag.operators.indexing.readers import ReaderSettings, ReadFailure, read, reader
 from rag.operators.indexing.readers.base import _READERS
@@ -163,15 +165,17 @@ PAGE = """<!doctype html><html lang="en"><head><title>The  Page</title><meta nam
 wrapped.</p><ul><li>one<ul><li>deep</li></ul></li><li><p>two</p></li></ul><ol><li>a</li><li>b</li></ol>
 <pre>def f():
     return 1
-</pre><table><tr><th>k</th><th>v</th></tr><tr><td>a|b</td><td>1</td></tr></table>Tail<br>line<footer>foot</footer>
+</pre>
+<table><tr><th>k</th><th>v</th></tr>
+<tr><td>a|b</td><td>1</td></tr></table>Tail<br>line<footer>foot</footer>
 </body></html>"""
 
 
 def test_html_becomes_markdown(put: Callable[..., Path]) -> None:
     document = only(put("a.html", PAGE))
     assert document.text == (
-        "# Head\n\nFirst & bold, wrapped.\n\n- one\n  - deep\n- two\n\n1. a\n2. b\n\n```\ndef f():\n    return 1\n```\n\n"
-        "| k | v |\n| --- | --- |\n| a\\|b | 1 |\n\nTail\nline"
+        "# Head\n\nFirst & bold, wrapped.\n\n- one\n  - deep\n- two\n\n1. a\n2. b\n\n"
+        "```\ndef f():\n    return 1\n```\n\n| k | v |\n| --- | --- |\n| a\\|b | 1 |\n\nTail\nline"
     )
     assert document.metadata == {"title": "The Page", "author": "Ann", "language": "en", "format": "markdown"}
 
@@ -188,6 +192,57 @@ def test_html_of_any_depth_and_breakage(put: Callable[..., Path]) -> None:
     for tag in ("div", "b", "ul><li", "table><tr><td", "blockquote", "pre"):
         assert "core" in only(put("deep.html", f"<{tag}>" * 20_000 + "core")).text
     assert time.process_time() - start < 10
+
+
+MARKUP = [
+    *"<>/!?-[]&;=\"' \n|x",
+    *(
+        "<p>",
+        "</p>",
+        "<!--",
+        "-->",
+        "<![if x",
+        "<![CDATA[",
+        "<![foo[",
+        "]]>",
+        "<!DOCTYPE",
+        "<?xml",
+        "&amp;",
+        "&#xD800;",
+    ),
+    *(
+        "<table>",
+        "</table>",
+        "<tr>",
+        "<td>",
+        "<ul>",
+        "<li>",
+        "</ol>",
+        "<pre>",
+        "</pre>",
+        "<h1>",
+        "</h2>",
+        "<br/>",
+        "<nav>",
+    ),
+    *(
+        "<script>",
+        "</script>",
+        "<title>",
+        "</title>",
+        "<main>",
+        "</main>",
+        "<a class=headerlink>",
+        "<meta name=x content=y>",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(MARKUP), max_size=60).map("".join))
+def test_no_markup_stops_the_html_reader(markup: str) -> None:
+    text, metadata = html_to_markdown(markup)
+    assert text == text.strip("\n")
+    json.dumps([text, metadata]).encode()
 
 
 def test_html_declares_its_encoding(put: Callable[..., Path]) -> None:
@@ -405,6 +460,9 @@ def test_bad_lines_are_told_and_the_rest_read(put: Callable[..., Path]) -> None:
     assert [reason.split(":")[0] for reason in told] == ["line 2", "line 3", "line 4"]
     assert all(i.partial for i in items if isinstance(i, ReadFailure))
     assert [i.text for i in items if isinstance(i, Document)] == ["good", "\ufffd half"]
+    half = only(put("c.jsonl", '{"_id": "\\udc00", "title": "\\udc00", "text": "x", "more": ["\\udc00"]}'))
+    assert (half.id, half.metadata["title"], half.metadata["more"]) == ("c.jsonl#\ufffd", "\ufffd", ["\ufffd"])
+    assert "not JSON" in failure(put("d.jsonl", '{"text": "x", "n": ' + "9" * 5000 + "}")).reason
     many = put("b.jsonl", "no\n" * 500)
     items = list(read(many, many.parent))
     assert len(items) == 21

@@ -28,4 +28,4 @@ class Code(Chunker, name="indexing.code"):
                 blank = False
             at = end
         pieces = cut(text, 0, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)

@@ -16,4 +16,6 @@ class FixedTokens(Chunker, name="indexing.fixed_tokens"):
     def run(self, document: Document, encoder: Encoder | None = None) -> list[Chunk]:
         text = document.text
         breaks = ((at, WORD) for at in word_ends(text, 0, len(text)))
-        return make_chunks(document, cut(text, 0, breaks, self.size, token_counter(encoder)), self.size, self.overlap)
+        return make_chunks(
+            document, cut(text, 0, breaks, self.size, token_counter(encoder)), self.size, self.overlap_tokens
+        )

@@ -52,7 +52,7 @@ class Markdown(Chunker, name="indexing.markdown"):
         if prose is not None:
             breaks += prose_breaks(text, prose, len(text))
         pieces = cut(text, start, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap, lambda section: _headings(paths[section]))
+        return make_chunks(document, pieces, self.size, self.overlap_tokens, lambda section: _headings(paths[section]))
 
 
 def _headings(path: list[str]) -> dict[str, Any]:

@@ -47,11 +47,18 @@ class Chunker(Operator):
     """
 
     size: int = Field(200, ge=8, description="most tokens a chunk")
-    overlap: int = Field(30, ge=0, description="most tokens that a chunk repeats of the one before, at most size / 2")
+    overlap: int | None = Field(
+        None, ge=0, description="most tokens that a chunk repeats of the one before, at most size / 2; default size / 8"
+    )
+
+    @property
+    def overlap_tokens(self) -> int:
+        """The overlap in force."""
+        return self.size // 8 if self.overlap is None else self.overlap
 
     @model_validator(mode="after")
     def _overlap_leaves_room(self) -> Self:
-        if self.overlap > self.size // 2:
+        if self.overlap_tokens > self.size // 2:
             raise ConfigError(
                 f"operator {self.operator_name}: overlap {self.overlap} is more than half of size {self.size}",
                 hint=f"use an overlap of at most {self.size // 2}",
@@ -104,12 +111,12 @@ def make_chunks(
 def _pack(tokens: NDArray[np.int64], levels: NDArray[np.int8], size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Ranges (first, end) of pieces, one a chunk."""
     n = len(tokens)
-    before = np.concatenate([[0], np.cumsum(tokens)])
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(tokens)])
     start = end = 0
     while end < n:
         high = max(int(np.searchsorted(before, before[start] + size, "right")) - 1, end + 1)
         if high < n:
-            low = max(int(np.searchsorted(before, before[start] + size / 2)), end + 1)
+            low = max(int(np.searchsorted(before, before[start] + (size + 1) // 2)), end + 1)
             window = levels[min(low, high) - 1 : high]
             high -= int(np.argmax(window[::-1]))
         previous, end = end, high

@@ -33,7 +33,7 @@ class Recursive(Chunker, name="indexing.recursive"):
     def run(self, document: Document, encoder: Encoder | None = None) -> list[Chunk]:
         text = document.text
         pieces = cut(text, 0, prose_breaks(text, 0, len(text)), self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)
 
 
 def prose_breaks(text: str, start: int, end: int) -> list[tuple[int, int]]:

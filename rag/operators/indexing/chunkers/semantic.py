@@ -49,4 +49,4 @@ class Semantic(Chunker, name="indexing.semantic"):
                 (at, FORCED if is_low else SENTENCE) for (at, _), is_low in zip(breaks, low.tolist(), strict=True)
             ]
         pieces = cut(text, 0, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)

@@ -17,4 +17,4 @@ class Sentences(Chunker, name="indexing.sentences"):
     def run(self, document: Document, encoder: Encoder | None = None) -> list[Chunk]:
         breaks = [(at, SENTENCE) for at in sentence_breaks(document.text)]
         pieces = cut(document.text, 0, breaks, self.size, token_counter(encoder))
-        return make_chunks(document, pieces, self.size, self.overlap)
+        return make_chunks(document, pieces, self.size, self.overlap_tokens)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rag.errors import InputError, MissingExtraError
+from rag.operators.indexing.options import Options
 from rag.types import Document
 
 __all__ = ["ReadFailure", "Reader", "ReaderSettings", "document_id", "read", "reader", "reader_for", "suffixes"]
@@ -28,10 +30,8 @@ class ReadFailure:
         return f"{self.path}: {self.reason}"
 
 
-class ReaderSettings(BaseModel):
+class ReaderSettings(Options):
     """How files become documents."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_bytes: int = Field(
         200_000_000, ge=1, description="largest file, unpacked archive or single line of JSONL that is read, in bytes"
@@ -127,6 +127,8 @@ def read(
 
 def _storable(document: Document) -> Document:
     """Lone surrogates, which escapes in JSON and broken PDF fonts produce, cannot be encoded: U+FFFD in their place."""
-    if document.text.isascii() or not _SURROGATES.search(document.text):
+    metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
+    if not any(_SURROGATES.search(text) for text in (document.id, document.text, metadata) if not text.isascii()):
         return document
-    return Document(document.id, _SURROGATES.sub("\ufffd", document.text), document.metadata)
+    clean = (_SURROGATES.sub("\ufffd", text) for text in (document.id, document.text, metadata))
+    return Document(next(clean), next(clean), json.loads(next(clean)))

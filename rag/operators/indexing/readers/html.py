@@ -106,6 +106,12 @@ class _Renderer(HTMLParser):
         lines = [line.rstrip() for line in "".join(parts).split("\n")]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
 
+    def parse_html_declaration(self, i: int) -> int:
+        try:
+            return super().parse_html_declaration(i)
+        except AssertionError:  # the parser's answer to "<![word" that it does not know
+            return self.parse_bogus_comment(i)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self.left_out:
             if tag == self.left_out[0]:

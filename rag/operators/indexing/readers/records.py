@@ -75,7 +75,7 @@ def read_json_lines(path: Path, id: str, settings: ReaderSettings) -> Iterator[D
                 try:
                     text, _ = decode(line, settings.encoding or "utf-8")
                     yield _document(ids, json.loads(text), fields, number)
-                except (InputError, json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # InputError and JSONDecodeError are ValueErrors
                     failures += 1
                     if failures <= _MOST_REPORTED:
                         yield ReadFailure(id, f"line {number}: {_said(error)}", True)
@@ -154,4 +154,4 @@ def _lines(file: IO[bytes], most: int) -> Iterator[bytes]:
 def _said(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON at character {error.colno}: {error.msg}"
-    return error.message if isinstance(error, InputError) else "nested too deeply"
+    return error.message if isinstance(error, InputError) else f"not JSON that can be read: {error}"

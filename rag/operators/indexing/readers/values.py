@@ -13,7 +13,6 @@ from rag.errors import InputError
 __all__ = ["json_values", "scalar"]
 
 _MOST = 1_000
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?")
 
@@ -54,9 +53,7 @@ def _plain(value: Any, left: list[int]) -> Any:
     left[0] -= 1
     if left[0] < 0:
         raise InputError(f"more than {_MOST:,} metadata values")
-    if isinstance(value, str):
-        return _SURROGATES.sub("\ufffd", value)
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
         return value if abs(value) < 2**63 else str(value)  # wider ones fit no database column

@@ -1,0 +1,215 @@
+"""Answers without a language model, on SQuAD questions: python benchmarks/answers.py [--quick] [--gemma 30]
+
+Questions: the fixed sample of 2,000 of squad_train_sample's `test` split (the rule in the data's README), whose
+articles the reader was never fitted to. Two settings: with the paragraph that the question was asked about, and
+with the five best of all 4,514 paragraphs (BM25 and dense, fused). Writes benchmarks/results/answers.{md,json}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fit_reader import Cached
+from squad import Item, Retriever, Squad, data_folder, exact, f1, holds
+
+from rag.encoders import load
+from rag.operators.generation import ExtractiveAnswer, Generate
+from rag.operators.generation.reader import Reader, described
+from rag.operators.generation.sentence_features import SENTENCE_FEATURES
+from rag.types import Answer, Context, Query
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="100 questions; writes no results")
+    parser.add_argument("--gemma", type=int, default=0, help="questions for the local Gemma 3 270M through Generate")
+    parser.add_argument("--cache", type=Path, help="file to keep embeddings in between runs")
+    options = parser.parse_args()
+    squad = Squad(data_folder())
+    items = squad.split("test", 2000)[: 100 if options.quick else None]
+    native = load("all-MiniLM-L6-v2")
+    encoder = Cached(native, options.cache)
+    questions = [Query(i.question) for i in items]
+    vectors = encoder.encode_queries([q.text for q in questions])
+    ranked = Retriever(squad, encoder)([q.text for q in questions], vectors, 6)
+    settings = {
+        "its paragraph": [squad.context([(i.paragraph, 1.0)]) for i in items],
+        "five retrieved": [squad.context(r[:5]) for r in ranked],
+    }
+    removed = [squad.context([x for x in r if x[0] != i.paragraph][:5]) for i, r in zip(items, ranked, strict=True)]
+    reached = np.mean([i.paragraph in dict(r[:5]) for i, r in zip(items, ranked, strict=True)])
+    print(f"{len(items)} questions; the paragraph is among the five retrieved for {reached:.3f}")
+    rows: list[dict[str, Any]] = []
+
+    def measure(case: str, setting: str, answers: Sequence[Answer], of: Sequence[Item]) -> None:
+        values = {
+            "EM": np.mean([exact(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
+            "F1": np.mean([f1(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
+            "cited sentence holds an answer": np.mean([_cited(a, i) for a, i in zip(answers, of, strict=True)]),
+        }
+        print(f"{setting:15} {case:34}", "  ".join(f"{k} {v:.3f}" for k, v in values.items()), f"n={len(of)}")
+        rows.extend(
+            {"case": case, "setting": setting, "metric": k, "ours": float(v), "n": len(of)} for k, v in values.items()
+        )
+
+    for setting, contexts in settings.items():
+        for name, score in (("best sentence by BM25", _bm25), ("best sentence by cosine", _cosine)):
+            measure(
+                name,
+                setting,
+                [_best(q, c, score(q, c, encoder)) for q, c in zip(questions, contexts, strict=True)],
+                items,
+            )
+        for form in ("sentence", "span"):
+            operator = ExtractiveAnswer(form=form, min_support=0)
+            measure(f"ExtractiveAnswer, {form}", setting, operator.run_batch(questions, contexts, encoder), items)
+    encoder.save()
+
+    print("\nrefusals at min_support: share of answerable questions refused, and of the others answered")
+    operator = ExtractiveAnswer(min_support=0)
+    present = operator.run_batch(questions, settings["five retrieved"], encoder)
+    absent = operator.run_batch(questions, removed, encoder)
+    answerable = [
+        any(holds(i, p.document, 0, len(p.text), p.text) for p in c)
+        for i, c in zip(items, settings["five retrieved"], strict=True)
+    ]
+    gone = [
+        not any(holds(i, p.document, 0, len(p.text), p.text) for p in c) for i, c in zip(items, removed, strict=True)
+    ]
+    support = np.array([a.score for a, ok in zip(present, answerable, strict=True) if ok])
+    false = np.array([a.score for a, ok in zip(absent, gone, strict=True) if ok])
+    for threshold in (0.2, 0.3, 0.4, 0.5, 0.6):
+        refused, answered = float((support < threshold).mean()), float((false >= threshold).mean())
+        print(f"  {threshold:.1f}: refused {refused:.3f} (n={len(support)})  answered {answered:.3f} (n={len(false)})")
+        rows.append(
+            {
+                "case": f"min_support {threshold}",
+                "setting": "five retrieved",
+                "metric": "false refusals",
+                "ours": refused,
+                "n": len(support),
+            }
+        )
+        rows.append(
+            {
+                "case": f"min_support {threshold}",
+                "setting": "paragraph removed",
+                "metric": "false answers",
+                "ours": answered,
+                "n": len(false),
+            }
+        )
+    area = float(np.mean(support[:, None] > false[None, :]))
+    rows.append(
+        {
+            "case": "support",
+            "setting": "five retrieved",
+            "metric": "area under the curve",
+            "ours": area,
+            "n": len(support),
+        }
+    )
+    print(f"  area under the curve {area:.3f}")
+
+    one_thread = load("all-MiniLM-L6-v2")
+    one_thread.threads = 1  # type: ignore[attr-defined]
+    for name, enc in (("all", one_thread), ("without encoding", encoder)):
+        seconds = []
+        for question, context in list(zip(questions, settings["five retrieved"], strict=True))[:100]:
+            began = time.process_time()
+            ExtractiveAnswer().run(question, context, enc)
+            seconds.append(time.process_time() - began)
+        ms = statistics.median(seconds) * 1e3
+        rows.append(
+            {
+                "case": f"ExtractiveAnswer, {name}",
+                "setting": "five retrieved",
+                "metric": "ms a question (CPU, median)",
+                "ours": ms,
+                "n": len(seconds),
+            }
+        )
+        print(f"ExtractiveAnswer {name}: median {ms:.1f} ms of CPU time a question")
+
+    if options.gemma:
+        gemma(measure, items[: options.gemma], questions, settings)
+    if not options.quick:
+        write(rows, len(items), reached)
+
+
+def gemma(
+    measure: Callable[..., None], items: Sequence[Item], questions: Sequence[Query], settings: dict[str, list[Context]]
+) -> None:
+    """A small base model through `Generate`: a weak reader, for comparison."""
+    from rag.models import load as load_model
+
+    llm = load_model("gemma")
+    operator = Generate(prompt="short", max_tokens=16, stop=("\n",))
+    for setting, contexts in settings.items():
+        answers = []
+        for question, context in zip(questions[: len(items)], contexts, strict=False):
+            run = operator.run(question, context, llm=llm)
+            while True:
+                try:
+                    next(run)
+                except StopIteration as end:
+                    answers.append(end.value.answer)
+                    break
+        measure("Gemma 3 270M base through Generate", setting, answers, items)
+
+
+def _bm25(query: Query, context: Context, encoder: Cached) -> np.ndarray:
+    found = described(query.text, context, Reader.packaged().idf)
+    return found.features[:, SENTENCE_FEATURES.index("bm25")]
+
+
+def _cosine(query: Query, context: Context, encoder: Cached) -> np.ndarray:
+    found = described(query.text, context, Reader.packaged().idf)
+    texts = [context.passages[s.passage].text[s.start : s.end] for s in found.sentences]
+    return encoder.encode_documents(texts) @ encoder.encode_queries([query.text])[0]
+
+
+def _best(query: Query, context: Context, scores: np.ndarray) -> Answer:
+    from rag.operators.generation.citations import cite
+
+    sentence = described(query.text, context, Reader.packaged().idf).sentences[int(scores.argmax())]
+    citation = cite(context.passages[sentence.passage], sentence.start, sentence.end)
+    return Answer(citation.quote, (citation,))
+
+
+def _cited(answer: Answer, item: Item) -> bool:
+    return any(holds(item, c.document, c.start, c.end, c.quote) for c in answer.citations)
+
+
+def write(rows: list[dict[str, Any]], n: int, reached: float) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    for row in rows:
+        row |= {"unit": "ms" if row["metric"].startswith("ms") else "share", "threads": 1}
+    (RESULTS / "answers.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    lines = [
+        "# Answers without a language model",
+        "",
+        f"squad_train_sample, split `test`, {n} questions; the paragraph asked about is among the five retrieved for",
+        f"{reached:.3f} of them.",
+        f"Python {platform.python_version()}, {platform.machine()}. EM and F1 by SQuAD 1.1's rules.",
+        "Command: `python benchmarks/answers.py`",
+        "",
+        "| setting | case | metric | value | n |",
+        "|---|---|---|---|---|",
+        *(f"| {r['setting']} | {r['case']} | {r['metric']} | {r['ours']:.3f} | {r['n']} |" for r in rows),
+    ]
+    (RESULTS / "answers.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

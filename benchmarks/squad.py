@@ -1,0 +1,128 @@
+"""The questions of squad_train_sample, its paragraphs, and what is measured on their answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rag.encoders import Encoder
+from rag.index.lexical import LexicalIndex, search_lexical
+from rag.operators.retrieval import Fuse
+from rag.types import Context, Hits, Passage
+
+
+def data_folder() -> Path:
+    """RAG_DATA, or ../shared/data beside the repository."""
+    return Path(os.environ.get("RAG_DATA") or Path(__file__).parents[2] / "shared" / "data") / "squad_train_sample"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its answers, where they begin in the paragraph that it was asked about, and that paragraph."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+    paragraph: str
+
+
+class Squad:
+    """Paragraphs by id, and questions by split."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text("utf-8").splitlines()]
+        self.texts = {row["_id"]: row["text"] for row in rows}
+        self.titles = {row["_id"]: row["title"] for row in rows}
+        self.names = list(self.texts)
+        self._queries = {
+            row["_id"]: row for row in map(json.loads, (folder / "queries.jsonl").read_text("utf-8").splitlines())
+        }
+        self._folder = folder
+
+    def split(self, name: str, sample: int | None = None) -> list[Item]:
+        """All questions of a split; with `sample`, the fixed sample of that size."""
+        lines = (self._folder / "qrels" / f"{name}.tsv").read_text("utf-8").splitlines()[1:]
+        paragraph = {query: doc for query, doc, _ in (line.split("\t") for line in lines)}
+        ids = sorted(paragraph)
+        if sample is not None and sample < len(ids):
+            ids = random.Random(0).sample(ids, sample)
+        return [
+            Item(i, q["text"], tuple(q["answers"]), tuple(q["answer_starts"]), paragraph[i])
+            for i in ids
+            for q in (self._queries[i],)
+        ]
+
+    def context(self, ranked: Iterable[tuple[str, float]]) -> Context:
+        """Whole paragraphs as the passages of a context."""
+        return Context(
+            tuple(
+                Passage(n, n, name, self.texts[name], 0, len(self.texts[name]), 1, score, {"title": self.titles[name]})
+                for n, (name, score) in enumerate(ranked, 1)
+            )
+        )
+
+
+class Retriever:
+    """BM25 and dense search over the paragraphs, fused by reciprocal ranks: 100 hits each."""
+
+    def __init__(self, squad: Squad, encoder: Encoder) -> None:
+        self.squad = squad
+        texts = [f"{squad.titles[n]}\n{squad.texts[n]}".strip() for n in squad.names]
+        self.vectors = encoder.encode_documents(texts)
+        self.lexical = LexicalIndex.build(np.arange(len(texts)), texts)
+
+    def __call__(self, questions: Sequence[str], vectors: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
+        """For each question k paragraphs with their scores."""
+        words = search_lexical([self.lexical], list(questions), 100)
+        dense = vectors @ self.vectors.T
+        found = []
+        for row, scores in enumerate(dense):
+            top = np.argsort(-scores, kind="stable")[:100]
+            kept = words.ids[row] >= 0
+            fused = Fuse(k=k).run([Hits(top, scores[top]), Hits(words.ids[row][kept], words.scores[row][kept])])
+            found.append([(self.squad.names[i], s) for i, s in zip(fused.ids, fused.scores.tolist(), strict=True)])
+        return found
+
+
+@lru_cache(1 << 20)
+def normalised(text: str) -> tuple[str, ...]:
+    """Words as SQuAD 1.1's evaluation compares them: lower case, without punctuation and articles."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return tuple(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def f1(text: str, answers: Iterable[str]) -> float:
+    """Best word F1 with one of the answers."""
+    return max(_f1(normalised(text), normalised(a)) for a in answers)
+
+
+def exact(text: str, answers: Iterable[str]) -> bool:
+    """Whether it is one of the answers."""
+    return any(normalised(text) == normalised(a) for a in answers)
+
+
+def _f1(said: tuple[str, ...], gold: tuple[str, ...]) -> float:
+    common = sum((Counter(said) & Counter(gold)).values())
+    if not said or not gold:
+        return float(said == gold)
+    return 2 * common / (len(said) + len(gold))
+
+
+def holds(item: Item, paragraph: str, start: int, end: int, text: str) -> int:
+    """2 when characters start..end of a paragraph hold the marked answer, 1 when they hold its words, otherwise 0."""
+    if paragraph == item.paragraph and any(
+        start <= s and s + len(a) <= end for s, a in zip(item.starts, item.answers, strict=True)
+    ):
+        return 2
+    return int(any(f" {' '.join(normalised(a))} " in f" {' '.join(normalised(text))} " for a in item.answers))

@@ -1,0 +1,183 @@
+"""An answer written by a language model, with checked citations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from rag.errors import InputError
+from rag.models.protocol import Completion
+from rag.operators.base import Operator
+from rag.operators.generation.checked_text import CheckedText
+from rag.operators.generation.citations import Checker
+from rag.operators.generation.prompts import Prompt, load_prompt
+from rag.operators.resources import ChatModel, Encoder
+from rag.types import Answer, Context, Delta, Message, Passage, Query, Usage
+
+__all__ = ["Generate", "Generated"]
+
+_OVERHEAD = 8  # tokens that a chat template puts around a message
+
+
+class Generated(NamedTuple):
+    """The answer, and the context as the model saw it."""
+
+    answer: Answer
+    context: Context
+
+
+class Generate(Operator, name="generation.generate", deterministic=False, waits=True):
+    """Let a language model answer from the context, streaming, and check every citation it gives.
+
+    A citation [n] holds when a sentence of passage n, or two neighbours, support the sentence it stands in; see
+    `rag.operators.generation.citations.Checker`. It then becomes a `Citation` of exactly that place; otherwise its
+    number is taken out of the text. The answer's `score` is the share of its sentences with a citation that holds.
+
+    With an empty context no model is called, and the answer is `not_found`; so it is when the model says `not_found`
+    or nothing. When prompt and answer do not fit the model's window, the oldest turns of `memory` are dropped first,
+    then the last passages; the context is written again, with these counted in `left_out`. The context is never cut.
+
+    Raises ModelError when the model fails, InputError when not even one passage fits its window, ConfigError or
+    NotFoundError for the prompt.
+    """
+
+    prompt: str = Field("answer", description="name of a prompt file, without .md")
+    prompts: str | None = Field(
+        None, description="folder with prompts of one's own, looked into first, then the folder in RAG_PROMPTS"
+    )
+    max_tokens: int = Field(512, ge=1, description="tokens of the answer")
+    temperature: float = Field(0.0, ge=0, le=2, description="0: always the most likely token")
+    stop: tuple[str, ...] = Field((), description="texts at which the model stops")
+    not_found: str = Field(
+        "The documents do not answer this question.", min_length=1, description="the answer when there is none"
+    )
+    support: float = Field(
+        0.5, ge=0, le=1, description="share of a sentence's content words that the cited place must hold"
+    )
+    similarity: float = Field(
+        0.7, ge=0, le=1, description="cosine that does instead, where the pipeline has an encoder; 1: never"
+    )
+    unsupported: Literal["remove", "mark"] = Field("remove", description="what becomes of a number that does not hold")
+    concurrency: int = Field(8, ge=1, le=256, description="requests of a batch under way at the same time")
+
+    def run(
+        self,
+        query: Query,
+        context: Context,
+        memory: list[Message] | None = None,
+        *,
+        llm: ChatModel,
+        encoder: Encoder | None = None,
+    ) -> Generator[Delta, None, Generated]:
+        prompt = load_prompt(self.prompt, self.prompts)
+        if not context.passages:
+            yield Delta(self.not_found)
+            return Generated(self._refusal(Usage()), context)
+        messages, context = self._fit(prompt, query, context, memory or [], llm)
+        checker = Checker(context, support=self.support, similarity=self.similarity, encoder=encoder)
+        text = CheckedText(checker, mark=self.unsupported == "mark")
+        said = shown = ""
+        refusing = True  # so far the model may be saying `not_found`, so nothing is shown
+        completion = Completion("")
+        for piece in llm.stream(messages, max_tokens=self.max_tokens, temperature=self.temperature, stop=self.stop):
+            if isinstance(piece, Completion):
+                completion = piece
+                continue
+            said += piece
+            if refusing:
+                refusing = _may_begin(said, self.not_found)
+                piece = "" if refusing else said.lstrip()
+            released = text.feed(piece)
+            if released:
+                shown += released
+                yield Delta(released)
+        if refusing and (not said.strip() or _plain(said).startswith(_plain(self.not_found))):
+            yield Delta(self.not_found)
+            return Generated(self._refusal(completion.usage), context)
+        rest = (text.feed(said.lstrip()) if refusing else "") + text.finish()
+        ending = rest.rstrip()
+        if ending:
+            shown += ending
+            yield Delta(ending)
+        score = text.supported / text.claims if text.claims else 0.0
+        return Generated(Answer(shown, tuple(text.citations), score=score, usage=completion.usage), context)
+
+    def run_batch(
+        self,
+        query: list[Query],
+        context: list[Context],
+        memory: list[list[Message] | None],
+        *,
+        llm: ChatModel,
+        encoder: Encoder | None = None,
+    ) -> list[Generated]:
+        def one(item: tuple[Query, Context, list[Message] | None]) -> Generated:
+            stream = self.run(*item, llm=llm, encoder=encoder)
+            while True:
+                try:
+                    next(stream)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+
+        with ThreadPoolExecutor(min(self.concurrency, max(len(query), 1)), "rag-generate") as pool:
+            return list(pool.map(one, zip(query, context, memory, strict=True)))
+
+    def _fit(
+        self, prompt: Prompt, query: Query, context: Context, memory: list[Message], llm: ChatModel
+    ) -> tuple[list[Message], Context]:
+        """The messages, and the context with as many passages as the model's window holds."""
+        window = llm.context_tokens - self.max_tokens
+        passages = context.passages
+        while True:
+            filled = prompt.fill(
+                {
+                    "passages": "\n\n".join(_show(p) for p in passages),
+                    "question": query.text,
+                    "not_found": self.not_found,
+                }
+            )
+            system = [Message("system", filled.system)] if filled.system else []
+            messages = [*system, *memory, Message("user", filled.user)]
+            if sum(llm.count_tokens(m.content) + _OVERHEAD for m in messages) <= window:
+                break
+            if memory:
+                memory = memory[1:]
+            elif len(passages) > 1:
+                passages = passages[:-1]
+            else:
+                raise InputError(
+                    f"the first passage does not fit the {llm.context_tokens} tokens of {llm.name}, of which "
+                    f"{self.max_tokens} are kept for the answer",
+                    hint="a smaller max_tokens of build_context or of generate, or a model with a larger window",
+                )
+        dropped = len(context.passages) - len(passages)
+        return messages, replace(
+            context, passages=passages, left_out=context.left_out + dropped
+        ) if dropped else context
+
+    def _refusal(self, usage: Usage) -> Answer:
+        return Answer(self.not_found, found=False, score=0.0, usage=usage)
+
+
+def _show(passage: Passage) -> str:
+    """A passage as the model sees it."""
+    title = passage.metadata.get("title")
+    page = passage.metadata.get("page")
+    head = ", ".join(part for part in (str(title) if title else "", f"page {page}" if page else "") if part)
+    return f"[{passage.number}] {head}\n{passage.text}" if head else f"[{passage.number}] {passage.text}"
+
+
+def _plain(text: str) -> str:
+    """A text by its words alone."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _may_begin(said: str, sentence: str) -> bool:
+    """Whether what was said so far is the sentence's beginning, or begins with the sentence."""
+    said, sentence = _plain(said), _plain(sentence)
+    return sentence.startswith(said) or said.startswith(sentence)

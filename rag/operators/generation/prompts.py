@@ -1,0 +1,82 @@
+"""Prompt files: Markdown with a system part, a line of three hyphens, and the user's part.
+
+Placeholders are `{passages}`, `{question}` and `{not_found}`; any other text in braces stays as it is, unless it looks
+like a placeholder. Nothing is evaluated: a placeholder is replaced by its text once, and what it stands for is not
+looked at again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from rag.errors import ConfigError, NotFoundError, did_you_mean
+
+__all__ = ["Prompt", "load_prompt"]
+
+_PACKAGED = Path(__file__).parent / "prompts"
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
+_NAME = re.compile(r"\w[\w.-]*\Z")
+_KNOWN = ("passages", "question", "not_found")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The two parts of a prompt; `system` may be empty."""
+
+    system: str
+    user: str
+
+    def fill(self, values: Mapping[str, str]) -> Prompt:
+        """The prompt with its placeholders replaced."""
+
+        def put(text: str) -> str:
+            return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
+
+        return Prompt(put(self.system), put(self.user))
+
+
+def load_prompt(name: str, folder: str | None = None) -> Prompt:
+    """The prompt NAME.md from `folder`, or from the folder in RAG_PROMPTS, or from this package, the first that has it.
+
+    Raises ConfigError for a name that is none or a file with wrong placeholders, NotFoundError where there is no such
+    prompt.
+    """
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"{name!r} is no name of a prompt", hint="a name is letters, digits, '-', '_' and '.', no path"
+        )
+    folders = [Path(f) for f in (folder, os.environ.get("RAG_PROMPTS")) if f]
+    for place in (*folders, _PACKAGED):
+        file = place / f"{name}.md"
+        try:
+            inside = file.resolve().is_relative_to(place.resolve())
+            changed = file.stat().st_mtime_ns if inside else 0
+        except OSError:
+            continue
+        if not inside:
+            raise ConfigError(f"prompt {name!r} is a link that leads out of {place}", hint="put the file itself there")
+        return _read(file, changed)
+    known = {f.stem for place in (*folders, _PACKAGED) for f in place.glob("*.md")}
+    raise NotFoundError(f"there is no prompt {name!r}", hint=did_you_mean(name, known))
+
+
+@lru_cache(64)
+def _read(file: Path, changed: int) -> Prompt:
+    """The prompt in a file, read again when the file has changed."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"prompt {file} is not UTF-8: {error.reason} at byte {error.start}") from None
+    found = set(_PLACEHOLDER.findall(text))
+    for name in sorted(found - set(_KNOWN)):
+        raise ConfigError(f"prompt {file} has an unknown placeholder {{{name}}}", hint=did_you_mean(name, _KNOWN))
+    for name in ("passages", "question"):
+        if name not in found:
+            raise ConfigError(f"prompt {file} has no placeholder {{{name}}}", hint="without it the model cannot answer")
+    system, line, user = text.partition("\n---\n")
+    return Prompt(system.strip(), user.strip()) if line else Prompt("", text.strip())

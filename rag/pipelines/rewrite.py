@@ -1,0 +1,147 @@
+"""Plans that rewrite themselves: the same result with less work.
+
+Two rules, after PyTerrier's (Macdonald and Tonellotto, ICTIR 2020):
+
+- a cut-off moves into what stands before it: `Dense(k=1000) >> Top(k=10)` asks the index for 10;
+- retrievals that use the embedding of one and the same query share it: it is computed once, before them.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Protocol, runtime_checkable
+
+from rag.operators import Flow, Operator, Parallel, Sequence
+from rag.operators.retrieval.embed_query import EmbedQuery
+from rag.pipelines.flows.composite import Composite
+
+__all__ = ["CutsOff", "EmbedsQuery", "Limited", "rewrite"]
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """An operator that can be asked for fewer hits: `limited(k)` gives the first k of what it would give."""
+
+    def limited(self, k: int) -> Operator: ...
+
+
+@runtime_checkable
+class CutsOff(Protocol):
+    """An operator that looks at the first `cut_off()` hits only; None when it looks at all."""
+
+    def cut_off(self) -> int | None: ...
+
+
+@runtime_checkable
+class EmbedsQuery(Protocol):
+    """An operator that embeds the query with the collection's encoder, unless the query carries a vector."""
+
+    def embeds_query(self) -> bool: ...
+
+
+def rewrite(flow: Flow) -> Flow:
+    """An equal flow that does less work; the same flow when there is nothing to gain."""
+    return _share_embeddings(_push_cut_offs(flow))
+
+
+@singledispatch
+def _push_cut_offs(flow: Flow) -> Flow:
+    return flow
+
+
+@_push_cut_offs.register
+def _(flow: Parallel) -> Flow:
+    return Parallel(tuple(_push_cut_offs(branch) for branch in flow.branches))
+
+
+@_push_cut_offs.register
+def _(flow: Composite) -> Flow:
+    return _with_children(flow, _push_cut_offs)
+
+
+@_push_cut_offs.register
+def _(flow: Sequence) -> Flow:
+    steps = [_push_cut_offs(step) for step in flow.steps]
+    for i in range(len(steps) - 2, -1, -1):  # from the end, so that a cut-off can move more than one place
+        before, after = steps[i], steps[i + 1]
+        k = after.cut_off() if isinstance(after, CutsOff) else None
+        if k is not None and isinstance(before, Limited):
+            steps[i] = before.limited(k)
+    return Sequence(tuple(steps))
+
+
+@singledispatch
+def _share_embeddings(flow: Flow) -> Flow:
+    return flow
+
+
+@_share_embeddings.register
+def _(flow: Composite) -> Flow:
+    return _with_children(flow, _share_embeddings)
+
+
+@_share_embeddings.register
+def _(flow: Parallel) -> Flow:
+    if _uses(flow) > 1:
+        return Sequence((EmbedQuery(), flow))
+    return Parallel(tuple(_share_embeddings(branch) for branch in flow.branches))
+
+
+@_share_embeddings.register
+def _(flow: Sequence) -> Flow:
+    steps: list[Flow] = []
+    rest = list(flow.steps)
+    embedded = False
+    while rest:
+        # As far as the query stays the same, its embedding does.
+        stretch = next((i for i, step in enumerate(rest) if _writes_query(step)), len(rest))
+        same, rest = rest[:stretch], rest[stretch:]
+        users = [i for i, step in enumerate(same) if _uses(step)]
+        if not embedded:
+            if sum(_uses(step) for step in same) > 1:
+                same.insert(users[0], EmbedQuery())
+            else:
+                same = [_share_embeddings(step) for step in same]
+        steps += same
+        if rest:
+            embedded = isinstance(rest[0], EmbedQuery)
+            steps.append(_share_embeddings(rest.pop(0)))
+    flat = [part for step in steps for part in (step.steps if isinstance(step, Sequence) else (step,))]
+    return Sequence(tuple(flat))
+
+
+def _uses(flow: Flow) -> int:
+    """How often a flow embeds the query that it is given."""
+    if isinstance(flow, Parallel):
+        return sum(_uses(branch) for branch in flow.branches)
+    if isinstance(flow, Sequence):
+        count = 0
+        for step in flow.steps:
+            if _writes_query(step):
+                break
+            count += _uses(step)
+        return count
+    return int(isinstance(flow, EmbedsQuery) and flow.embeds_query())
+
+
+def _writes_query(flow: Flow) -> bool:
+    """Whether the query may be another one after this flow. Branches have their own."""
+    if isinstance(flow, Operator):
+        return any(write.channel == "query" for write in flow.signature().writes)
+    if isinstance(flow, Sequence):
+        return any(_writes_query(step) for step in flow.steps)
+    return not isinstance(flow, Parallel)
+
+
+def _with_children(flow: Composite, change: object) -> Composite:
+    """The same composite with its children changed."""
+    assert callable(change)
+    update: dict[str, object] = {}
+    for name, key, child in flow.children():
+        if key is None:
+            update[name] = change(child)
+        else:
+            ways = update.setdefault(name, {})
+            assert isinstance(ways, dict)
+            ways[key] = change(child)
+    return flow.model_copy(update=update)

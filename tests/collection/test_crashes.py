@@ -1,0 +1,138 @@
+"""What was committed survives the death of a writer at any moment, and a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rag.collection import Collection
+from rag.errors import CollectionError, RagError
+from rag.types import Chunk, Document
+from tests.collection.samples import ENCODER, check, document, filled, put
+
+KILLS = 60
+
+
+def crash(path: Path, how: str, count: int) -> tuple[int, int]:
+    command = [sys.executable, "-m", "tests.collection.crashing", str(path), how, str(count)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    deaths, generation = map(int, run.stdout.split())
+    return deaths, generation
+
+
+def test_writers_killed_at_random_moments(tmp_path: Path) -> None:
+    deaths, generation = crash(tmp_path / "kb", "random", KILLS)
+    assert deaths == KILLS
+    assert generation >= 20, "some commits came through"
+
+
+def test_writers_that_die_at_every_step_of_a_commit(tmp_path: Path) -> None:
+    deaths, generation = crash(tmp_path / "kb", "points", 1000)
+    assert 20 <= deaths < 1000
+    assert generation >= 7
+
+
+BEFORE = {f"doc{i}": document(f"doc{i}") for i in range(3)}
+AFTER = {**BEFORE, "doc5": document("doc5")}
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_disk_that_fills_up_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    failed = 0
+
+    def full(function: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any) -> Any:
+            nonlocal failed
+            failed += 1
+            if failed >= call:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args)
+
+        return write
+
+    with filled(tmp_path / "kb", list(BEFORE.values())) as collection, collection.writer() as writer:
+        put(writer, [document("doc5")])
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "replace"):
+                patch.setattr(os, name, full(getattr(os, name)))
+            try:
+                writer.commit()
+            except CollectionError as error:
+                assert "No space left" in str(error)  # noqa: PT017
+                assert error.hint  # noqa: PT017
+        if failed < call:
+            check(collection, AFTER)
+            return  # a commit has fewer writes
+        with Collection.open(tmp_path / "kb") as reader:
+            check(reader, BEFORE if reader.generation == 1 else AFTER)
+            assert reader.verify().ok
+        put(writer, [document("doc5")])
+        writer.commit()
+        check(collection, AFTER)
+        assert collection.verify().ok
+
+
+@pytest.mark.parametrize("limit", [60_000, 200_000, 1_000_000])
+def test_a_real_limit_on_file_size(tmp_path: Path, limit: int) -> None:
+    """The system itself refuses to write, at whatever call that happens to be, SQLite's own included."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = Document("big", "".join(f"word{i} " for i in range(300_000)))
+    texts = np.random.default_rng(0).standard_normal((20_000, ENCODER.dim)).astype(np.float32)
+    chunks = [Chunk("big", big.text[i : i + 8], i, i + 8) for i in range(20_000)]
+    with filled(tmp_path / "kb", list(BEFORE.values())) as collection, collection.writer() as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+        def change() -> None:
+            writer.add([big], [chunks], texts)
+            writer.commit()
+
+        try:
+            with pytest.raises(CollectionError) as error:
+                change()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert error.value.hint
+        check(collection, BEFORE)
+        assert collection.verify().ok
+        put(writer, [document("doc5")])
+        writer.commit()
+        check(collection, AFTER)
+        assert collection.verify().ok
+
+
+def test_control_c_in_a_commit(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, threading, time
+from rag.collection import Collection
+from tests.collection.samples import advance
+with Collection.open(sys.argv[1]) as collection:
+    try:
+        with collection.writer() as writer:
+            print("ready", flush=True)
+            while True:
+                advance(writer)
+    except KeyboardInterrupt:
+        with collection.writer() as writer:  # the lock is free, and the state sound
+            advance(writer)
+        print(collection.generation, collection.verify().ok)
+"""
+    Collection.create(tmp_path / "kb", encoder=ENCODER).close()
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "kb"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert output.endswith(" True\n")
+    assert issubclass(CollectionError, RagError)
