@@ -100,5 +100,4 @@ async def serve_stdio(service: Service) -> None:
 
 
 def _told(problem: Problem) -> str:
-    where = f"node {problem.node!r}: " if problem.node else ""
-    return f"{problem.title}: {where}{problem.detail}" + (f" ({problem.hint})" if problem.hint else "")
+    return f"{problem.title}: {problem.detail}" + (f" ({problem.hint})" if problem.hint else "")

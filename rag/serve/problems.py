@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.errors import (
+    ConfigError,
     DeadlineError,
+    FlowError,
     InputError,
     LockedError,
     ModelError,
@@ -57,6 +59,8 @@ _KINDS: list[tuple[type[RagError], tuple[int, str]]] = [
     (BusyError, (429, "Too many requests")),
     (DeadlineError, (504, "Time limit reached")),
     (InputError, (422, "Wrong arguments")),
+    (FlowError, (500, "Pipeline failed")),
+    (ConfigError, (422, "Wrong arguments")),  # what a run finds wrong in its settings came with the call: the filter
     (NotFoundError, (404, "Not found")),
     (ModelError, (502, "Model failed")),
     (LockedError, (503, "Collection is being written")),

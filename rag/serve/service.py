@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.collection import Collection
-from rag.errors import ConfigError, DeadlineError, InputError, NotFoundError, RagError, did_you_mean
+from rag.errors import ConfigError, DeadlineError, NotFoundError, RagError, did_you_mean
 from rag.operators.retrieval import BM25, Dense, Fuse
 from rag.pipelines import NodeFinished, NodeStarted, Pipeline, Run, Span, Token
 from rag.pipelines.events import Event
@@ -236,9 +236,10 @@ class Service:
             outcome = "cancelled"
             raise
         except Exception as error:
-            outcome = "rejected" if isinstance(error, InputError) else "failed"
+            problem = problem_of(error)
+            outcome = "rejected" if problem.status == 422 else "failed"
             if outcome == "failed":
-                log.error("pipeline %s: %s", name, problem_of(error).detail)
+                log.error("pipeline %s: %s", name, problem.detail.partition("\n")[0])
             raise
         finally:
             self.under_way.value -= 1

@@ -123,7 +123,6 @@ def _open(name: str, prefix: str, collection: Any, llm: str | None, shared: dict
     from rag.collection import Collection
     from rag.encoders import load as load_encoder
     from rag.models import load as load_model
-    from rag.pipelines import Pipeline
     from rag.serve.pipelines import open_pipeline
 
     openers: dict[str, Callable[[str], Any]] = {
@@ -131,16 +130,14 @@ def _open(name: str, prefix: str, collection: Any, llm: str | None, shared: dict
         "llm": load_model,
         "encoder": load_encoder,
     }
-    found = open_pipeline(name, collection=collection, llm=llm)
-    resources: dict[str, Any] = {}
-    for key, value in found.resources.items():
+    pipeline: Pipeline = open_pipeline(name, collection=collection, llm=llm)
+    for key, value in pipeline.resources.items():
         if isinstance(value, str) and key in openers:
             if (key, value) not in shared:
                 shared[key, value] = openers[key](value)
-            value = shared[key, value]
-        resources[key] = value
-    served = prefix + (found.name or Path(name).stem)
-    return Pipeline(found.flow, resources=resources, inputs=found.inputs, name=served, description=found.description)
+            pipeline.resources[key] = shared[key, value]
+    pipeline.name = prefix + (pipeline.name or Path(name).stem)
+    return pipeline
 
 
 def _named(collections: list[str]) -> dict[str, str]:

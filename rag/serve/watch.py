@@ -36,8 +36,10 @@ def plan_tree(pipeline: Pipeline) -> dict[str, Any]:
 def watched(pipeline: Pipeline) -> Pipeline:
     """The same pipeline, sharing its resources; its observed runs emit `Wrote` after every operator."""
     twin = Pipeline(
-        pipeline.flow,
+        pipeline.runs_as,
         resources=pipeline.resources,
+        cache=pipeline.cache,
+        rewrite=False,
         inputs=pipeline.inputs,
         name=pipeline.name,
         description=pipeline.description,

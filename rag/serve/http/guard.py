@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag.errors import ConfigError
+from rag.errors import ConfigError, RagError
 from rag.serve.http.exchange import HttpError, problem_response
 from rag.serve.problems import problem_of
 
@@ -84,7 +84,7 @@ class Guard:
             pass
         except Exception as error:  # noqa: BLE001  the last place where it can be told in our form
             problem = error.problem if isinstance(error, HttpError) else problem_of(error)
-            if problem.status == 500 and not isinstance(error, HttpError):
+            if not isinstance(error, HttpError | RagError):
                 log.error("%s %r: %s", scope["method"], scope["path"], problem.detail)
             if status == 0:
                 await problem_response(problem)(scope, receive, strict_send)

@@ -34,9 +34,7 @@ class Page:
             self._call(f"{domain}.enable")
 
     def open(self, url: str, width: int = 1360, height: int = 900, dark: bool = False) -> None:
-        self._call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", features=scheme)
         self._call("Page.navigate", url=url)
