@@ -38,7 +38,9 @@ function highlighted(passage, citation) {
   const last = Math.min(letters.length, to + WINDOW);
   const cut = (a, b) => letters.slice(a, b).join("");
   return make("blockquote", {},
-    (first > 0 ? "… " : "") + cut(first, from), make("mark", {}, cut(from, to)), cut(to, last) + (last < letters.length ? " …" : ""));
+    first > 0 ? cut(first, from).replace(/^\S*\s/, "… ") : cut(first, from),
+    make("mark", {}, cut(from, to)),
+    last < letters.length ? cut(to, last).replace(/\s\S*$/, " …") : cut(to, last));
 }
 
 export function answer(value, passages) {

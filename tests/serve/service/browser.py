@@ -44,11 +44,11 @@ class Page:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 10) -> Any:
+    def wait_for(self, expression: str, seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if value := self.evaluate(expression):
-                return value
+            if self.evaluate(f"Boolean({expression})"):
+                return
             time.sleep(0.03)
         raise AssertionError(f"{expression} did not come true; problems: {self.problems}")
 
