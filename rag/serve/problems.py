@@ -21,7 +21,11 @@ from rag.errors import (
     RagError,
 )
 
-__all__ = ["BusyError", "Problem", "problem_of"]
+__all__ = ["BusyError", "Problem", "UnknownPipelineError", "problem_of"]
+
+
+class UnknownPipelineError(NotFoundError):
+    """The service has no pipeline of this name."""
 
 
 class BusyError(RagError):
@@ -61,7 +65,7 @@ _KINDS: list[tuple[type[RagError], tuple[int, str]]] = [
     (InputError, (422, "Wrong arguments")),
     (FlowError, (500, "Pipeline failed")),
     (ConfigError, (422, "Wrong arguments")),  # what a run finds wrong in its settings came with the call: the filter
-    (NotFoundError, (404, "Not found")),
+    (UnknownPipelineError, (404, "Not found")),
     (ModelError, (502, "Model failed")),
     (LockedError, (503, "Collection is being written")),
 ]

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag.collection import Collection
-from rag.errors import ConfigError, DeadlineError, NotFoundError, RagError, did_you_mean
+from rag.errors import ConfigError, DeadlineError, RagError, did_you_mean
 from rag.operators.retrieval import BM25, Dense, Fuse
 from rag.pipelines import NodeFinished, NodeStarted, Pipeline, Run, Span, Token
 from rag.pipelines.events import Event
 from rag.pipelines.execution import Stopped
 from rag.serve.coalesce import Coalescer
 from rag.serve.metrics import Counter, Gauge, Histogram
-from rag.serve.problems import BusyError, problem_of
+from rag.serve.problems import BusyError, UnknownPipelineError, problem_of
 from rag.serve.tools import Tool
 from rag.serve.watch import Wrote, brief, watched
 
@@ -124,15 +124,15 @@ class Service:
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
 
     def tool(self, name: str) -> Tool:
-        """The tool of this name; NotFoundError."""
+        """The tool of this name; UnknownPipelineError."""
         if name not in self.tools:
-            raise NotFoundError(f"there is no pipeline {name!r}", hint=did_you_mean(name, self.tools))
+            raise UnknownPipelineError(f"there is no pipeline {name!r}", hint=did_you_mean(name, self.tools))
         return self.tools[name]
 
     async def run(self, name: str, arguments: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The result of one call as JSON values. Cancelling it withdraws the request.
 
-        Raises NotFoundError, InputError, BusyError, DeadlineError and what the run raises.
+        Raises UnknownPipelineError, InputError, BusyError, DeadlineError and what the run raises.
         """
         tool = self.tool(name)
         with self._counted(name):
