@@ -1,4 +1,4 @@
-"""Answers without a language model, on SQuAD questions: python benchmarks/answers.py [--quick] [--gemma 30]
+"""Answers without a language model, on SQuAD questions: python benchmarks/answers.py [--quick]
 
 Questions: the fixed sample of 2,000 of squad_train_sample's `test` split (the rule in the data's README), whose
 articles the reader was never fitted to. Two settings: with the paragraph that the question was asked about, and
@@ -12,16 +12,16 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit_reader import Cached
-from squad import Item, Retriever, Squad, data_folder, exact, f1, holds
+from squad import Cached, Item, Retriever, Squad, data_folder, exact_match, f1, holds
 
 from rag.encoders import load
-from rag.operators.generation import ExtractiveAnswer, Generate
+from rag.operators.generation import ExtractiveAnswer
+from rag.operators.generation.citations import cite
 from rag.operators.generation.reader import Reader, described
 from rag.operators.generation.sentence_features import SENTENCE_FEATURES
 from rag.types import Answer, Context, Query
@@ -32,7 +32,6 @@ RESULTS = Path(__file__).with_name("results")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 questions; writes no results")
-    parser.add_argument("--gemma", type=int, default=0, help="questions for the local Gemma 3 270M through Generate")
     parser.add_argument("--cache", type=Path, help="file to keep embeddings in between runs")
     options = parser.parse_args()
     squad = Squad(data_folder())
@@ -51,16 +50,18 @@ def main() -> None:
     print(f"{len(items)} questions; the paragraph is among the five retrieved for {reached:.3f}")
     rows: list[dict[str, Any]] = []
 
+    def record(case: str, setting: str, metric: str, value: float, n: int) -> None:
+        rows.append({"case": case, "setting": setting, "metric": metric, "ours": value, "n": n})
+
     def measure(case: str, setting: str, answers: Sequence[Answer], of: Sequence[Item]) -> None:
         values = {
-            "EM": np.mean([exact(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
+            "EM": np.mean([exact_match(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
             "F1": np.mean([f1(a.text, i.answers) for a, i in zip(answers, of, strict=True)]),
             "cited sentence holds an answer": np.mean([_cited(a, i) for a, i in zip(answers, of, strict=True)]),
         }
         print(f"{setting:15} {case:34}", "  ".join(f"{k} {v:.3f}" for k, v in values.items()), f"n={len(of)}")
-        rows.extend(
-            {"case": case, "setting": setting, "metric": k, "ours": float(v), "n": len(of)} for k, v in values.items()
-        )
+        for metric, value in values.items():
+            record(case, setting, metric, float(value), len(of))
 
     for setting, contexts in settings.items():
         for name, score in (("best sentence by BM25", _bm25), ("best sentence by cosine", _cosine)):
@@ -91,34 +92,10 @@ def main() -> None:
     for threshold in (0.2, 0.3, 0.4, 0.5, 0.6):
         refused, answered = float((support < threshold).mean()), float((false >= threshold).mean())
         print(f"  {threshold:.1f}: refused {refused:.3f} (n={len(support)})  answered {answered:.3f} (n={len(false)})")
-        rows.append(
-            {
-                "case": f"min_support {threshold}",
-                "setting": "five retrieved",
-                "metric": "false refusals",
-                "ours": refused,
-                "n": len(support),
-            }
-        )
-        rows.append(
-            {
-                "case": f"min_support {threshold}",
-                "setting": "paragraph removed",
-                "metric": "false answers",
-                "ours": answered,
-                "n": len(false),
-            }
-        )
+        record(f"min_support {threshold}", "five retrieved", "false refusals", refused, len(support))
+        record(f"min_support {threshold}", "paragraph removed", "false answers", answered, len(false))
     area = float(np.mean(support[:, None] > false[None, :]))
-    rows.append(
-        {
-            "case": "support",
-            "setting": "five retrieved",
-            "metric": "area under the curve",
-            "ours": area,
-            "n": len(support),
-        }
-    )
+    record("support", "five retrieved", "area under the curve", area, len(support))
     print(f"  area under the curve {area:.3f}")
 
     one_thread = load("all-MiniLM-L6-v2")
@@ -130,42 +107,11 @@ def main() -> None:
             ExtractiveAnswer().run(question, context, enc)
             seconds.append(time.process_time() - began)
         ms = statistics.median(seconds) * 1e3
-        rows.append(
-            {
-                "case": f"ExtractiveAnswer, {name}",
-                "setting": "five retrieved",
-                "metric": "ms a question (CPU, median)",
-                "ours": ms,
-                "n": len(seconds),
-            }
-        )
+        record(f"ExtractiveAnswer, {name}", "five retrieved", "ms a question (CPU, median)", ms, len(seconds))
         print(f"ExtractiveAnswer {name}: median {ms:.1f} ms of CPU time a question")
 
-    if options.gemma:
-        gemma(measure, items[: options.gemma], questions, settings)
     if not options.quick:
         write(rows, len(items), reached)
-
-
-def gemma(
-    measure: Callable[..., None], items: Sequence[Item], questions: Sequence[Query], settings: dict[str, list[Context]]
-) -> None:
-    """A small base model through `Generate`: a weak reader, for comparison."""
-    from rag.models import load as load_model
-
-    llm = load_model("gemma")
-    operator = Generate(prompt="short", max_tokens=16, stop=("\n",))
-    for setting, contexts in settings.items():
-        answers = []
-        for question, context in zip(questions[: len(items)], contexts, strict=False):
-            run = operator.run(question, context, llm=llm)
-            while True:
-                try:
-                    next(run)
-                except StopIteration as end:
-                    answers.append(end.value.answer)
-                    break
-        measure("Gemma 3 270M base through Generate", setting, answers, items)
 
 
 def _bm25(query: Query, context: Context, encoder: Cached) -> np.ndarray:
@@ -180,8 +126,6 @@ def _cosine(query: Query, context: Context, encoder: Cached) -> np.ndarray:
 
 
 def _best(query: Query, context: Context, scores: np.ndarray) -> Answer:
-    from rag.operators.generation.citations import cite
-
     sentence = described(query.text, context, Reader.packaged().idf).sentences[int(scores.argmax())]
     citation = cite(context.passages[sentence.passage], sentence.start, sentence.end)
     return Answer(citation.quote, (citation,))

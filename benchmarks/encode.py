@@ -115,6 +115,12 @@ def main() -> None:
         f"rounds, tokenization included. {harness.machine()};",
         f"kernels {TransformerEncoder.isas()[0]}; {harness.versions('numpy', 'tokenizers', 'transformers')}.",
     ]
+    if os.getloadavg()[0] > 2.5:  # more than this benchmark's own two threads
+        notes += [
+            "",
+            "**The machine was busy with other work.** Both took turns, so one-thread ratios hold, but absolute",
+            "figures are too low, and two-thread ratios flatter us: torch's threads wait for each other, ours do not.",
+        ]
     name = "encode-quick" if options.quick else "encode"
     harness.write(name, "Encoding texts", notes, rows, lambda figure: draw(figure, rows[:-1]))
 

@@ -21,7 +21,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 from safetensors.numpy import save_file
-from squad import Item, Retriever, Squad, data_folder, f1, holds
+from squad import Cached, Item, Retriever, Squad, data_folder, f1, holds
 
 from rag.encoders import load
 from rag.operators.generation import reader as reading
@@ -135,30 +135,6 @@ def main() -> None:
     tensors["idf.values"] = np.array([table[s] for s in stems], np.float16)
     save_file(tensors, options.output, metadata={"fitted_by": "benchmarks/fit_reader.py", "data": "SQuAD 1.1 train"})
     note(f"wrote {options.output.name}: {options.output.stat().st_size / 1e3:.0f} kB")
-
-
-class Cached:
-    """An encoder that remembers."""
-
-    def __init__(self, encoder: Any, file: Path | None) -> None:
-        self._encoder = encoder
-        self._file = file
-        self._known: dict[str, np.ndarray] = {}
-        if file and file.exists():
-            held = np.load(file, allow_pickle=False)
-            self._known = dict(zip(held["texts"].tolist(), held["vectors"], strict=True))
-
-    def encode_documents(self, texts: Sequence[str], progress: Any = None) -> np.ndarray:
-        new = [t for t in dict.fromkeys(texts) if t not in self._known]
-        if new:
-            self._known.update(zip(new, self._encoder.encode_documents(new), strict=True))
-        return np.stack([self._known[t] for t in texts])
-
-    encode_queries = encode_documents  # the default encoder treats both alike
-
-    def save(self) -> None:
-        if self._file:
-            np.savez(self._file, texts=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
 
 
 def document_frequencies(squad: Squad, items: Sequence[Item]) -> tuple[dict[str, float], Any]:

@@ -7,18 +7,20 @@ import os
 import random
 import re
 import string
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rag.encoders import Encoder
+from rag.evaluate.measures import exact_match, f1
 from rag.index.lexical import LexicalIndex, search_lexical
 from rag.operators.retrieval import Fuse
 from rag.types import Context, Hits, Passage
+
+__all__ = ["Cached", "Item", "Retriever", "Squad", "data_folder", "exact_match", "f1", "holds"]
 
 
 def data_folder() -> Path:
@@ -95,28 +97,28 @@ class Retriever:
         return found
 
 
-@lru_cache(1 << 20)
-def normalised(text: str) -> tuple[str, ...]:
-    """Words as SQuAD 1.1's evaluation compares them: lower case, without punctuation and articles."""
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
-    return tuple(re.sub(r"\b(a|an|the)\b", " ", text).split())
+class Cached:
+    """An encoder that remembers."""
 
+    def __init__(self, encoder: Any, file: Path | None) -> None:
+        self._encoder = encoder
+        self._file = file
+        self._known: dict[str, np.ndarray] = {}
+        if file and file.exists():
+            held = np.load(file, allow_pickle=False)
+            self._known = dict(zip(held["texts"].tolist(), held["vectors"], strict=True))
 
-def f1(text: str, answers: Iterable[str]) -> float:
-    """Best word F1 with one of the answers."""
-    return max(_f1(normalised(text), normalised(a)) for a in answers)
+    def encode_documents(self, texts: Sequence[str], progress: Any = None) -> np.ndarray:
+        new = [t for t in dict.fromkeys(texts) if t not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode_documents(new), strict=True))
+        return np.stack([self._known[t] for t in texts])
 
+    encode_queries = encode_documents  # the default encoder treats both alike
 
-def exact(text: str, answers: Iterable[str]) -> bool:
-    """Whether it is one of the answers."""
-    return any(normalised(text) == normalised(a) for a in answers)
-
-
-def _f1(said: tuple[str, ...], gold: tuple[str, ...]) -> float:
-    common = sum((Counter(said) & Counter(gold)).values())
-    if not said or not gold:
-        return float(said == gold)
-    return 2 * common / (len(said) + len(gold))
+    def save(self) -> None:
+        if self._file:
+            np.savez(self._file, texts=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
 
 
 def holds(item: Item, paragraph: str, start: int, end: int, text: str) -> int:
@@ -125,4 +127,10 @@ def holds(item: Item, paragraph: str, start: int, end: int, text: str) -> int:
         start <= s and s + len(a) <= end for s, a in zip(item.starts, item.answers, strict=True)
     ):
         return 2
-    return int(any(f" {' '.join(normalised(a))} " in f" {' '.join(normalised(text))} " for a in item.answers))
+    return int(any(_words(a) in _words(text) for a in item.answers))
+
+
+def _words(text: str) -> str:
+    """Its words in lower case, without punctuation and articles, between spaces."""
+    plain = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " " + " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split()) + " "

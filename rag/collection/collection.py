@@ -333,15 +333,18 @@ class Collection:
     def rebuild(self, *, texts: Callable[[Sequence[Chunk]], Sequence[str]] | None = None, wait: float = 0) -> Report:
         """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong.
 
-        Vectors that cannot be read are encoded again, from the text of each chunk, or from what `texts` says was
-        encoded for the chunks. Raises CollectionError when sound vectors show that it was something else.
+        What cannot be read is made again from the text of each chunk, or from what `texts` says was indexed for the
+        chunks. Raises CollectionError when sound vectors show that it was something else.
         """
 
-        def encode(chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-            return self.encoder.encode_documents([c.text for c in chunks] if texts is None else texts(chunks))
+        def encode(indexed: Sequence[str]) -> NDArray[np.float32]:
+            return self.encoder.encode_documents(indexed)
+
+        def own(chunks: Sequence[Chunk]) -> list[str]:
+            return [chunk.text for chunk in chunks]
 
         with self._changing:
-            rebuild(self.path, self._connections, encode, wait)
+            rebuild(self.path, self._connections, texts or own, encode, wait)
             self._snapshot = _newest(self.path, self._connections, repair=True)
         return self.verify()
 

@@ -152,11 +152,15 @@ def _check_ids(snapshot: Snapshot) -> None:
         )
 
 
-Encode: TypeAlias = Callable[[Sequence[Chunk]], NDArray[np.float32]]
+Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
+Texts: TypeAlias = Callable[[Sequence[Chunk]], Sequence[str]]
 
 
-def rebuild(folder: Path, connections: Connections, encode: Encode, wait: float) -> None:
-    """Put a damaged manifest back, and write the segments that have a damaged file anew."""
+def rebuild(folder: Path, connections: Connections, texts: Texts, encode: Encode, wait: float) -> None:
+    """Put a damaged manifest back, and write the segments that have a damaged file anew.
+
+    `texts` says what was indexed for chunks, `encode` makes the vectors of that.
+    """
     with locks.writing(folder, wait), explained(folder):
         try:
             manifest = Manifest.read(folder)
@@ -175,14 +179,14 @@ def rebuild(folder: Path, connections: Connections, encode: Encode, wait: float)
             ]
             kept = [_vectors(folder, segment) for segment in manifest.segments]
             if any(index is None for index in kept):
-                _check_encoding(snapshot, ids, kept, encode)
+                _check_encoding(snapshot, ids, kept, texts, encode)
             segments: list[SegmentRecord] = []
             number = manifest.next_file
             for segment, own, vectors in zip(manifest.segments, ids, kept, strict=True):
                 if _is_whole(folder, segment, own):
                     segments.append(segment)
                 elif len(own):
-                    segments.append(_remade(snapshot, own, vectors, encode).write(folder, number))
+                    segments.append(_remade(snapshot, own, vectors, texts, encode).write(folder, number))
                     number += 1
             if segments == list(manifest.segments):
                 return
@@ -218,13 +222,17 @@ def _vectors(folder: Path, stored: SegmentRecord) -> ScanIndex | None:
 
 
 def _check_encoding(
-    snapshot: Snapshot, ids: Sequence[NDArray[np.int64]], kept: Sequence[ScanIndex | None], encode: Encode
+    snapshot: Snapshot,
+    ids: Sequence[NDArray[np.int64]],
+    kept: Sequence[ScanIndex | None],
+    texts: Texts,
+    encode: Encode,
 ) -> None:
     """CollectionError when vectors that are sound are not those of the same chunks encoded again."""
     for own, vectors in zip(ids, kept, strict=True):
         if vectors is not None and len(own):
             sample = own[:: -(-len(own) // SAMPLE)]
-            old, new = vectors.vectors(sample), encode(snapshot.chunks(sample))
+            old, new = vectors.vectors(sample), encode(texts(snapshot.chunks(sample)))
             likeness = (old * new).sum(axis=1) / np.linalg.norm(old, axis=1) / np.linalg.norm(new, axis=1)
             if likeness.min() < ALIKE:
                 raise CollectionError(
@@ -234,14 +242,14 @@ def _check_encoding(
                 )
 
 
-def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: ScanIndex | None, encode: Encode) -> Part:
+def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: ScanIndex | None, texts: Texts, encode: Encode) -> Part:
     """Vectors and postings of these chunks; the vectors from those kept, else encoded again."""
     manifest = snapshot.manifest
     vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
-    texts: list[str] = []
+    words: list[str] = []
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
-        chunks = snapshot.chunks(batch)
-        texts += [chunk.text for chunk in chunks]
-        vectors.add(batch, encode(chunks) if kept is None else kept.vectors(batch))
-    return Part(vectors, LexicalIndex.build(ids, texts, language=manifest.language), NONE)
+        indexed = list(texts(snapshot.chunks(batch)))
+        words += indexed
+        vectors.add(batch, encode(indexed) if kept is None else kept.vectors(batch))
+    return Part(vectors, LexicalIndex.build(ids, words, language=manifest.language), NONE)

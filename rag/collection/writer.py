@@ -113,11 +113,13 @@ class Writer:
         vectors: ArrayLike,
         *,
         sources: Sequence[Fingerprint] | None = None,
+        texts: Sequence[str] | None = None,
     ) -> NDArray[np.int64]:
         """Add documents with their chunks, replacing the ones of the same id; returns the new chunk ids int64[total].
 
         `chunks[i]` are those of `documents[i]`; `vectors` float32[total, dim] are those of all chunks in order;
-        `sources` (default: a digest of the text) tell later whether a document's source has changed.
+        `sources` (default: a digest of the text) tell later whether a document's source has changed; `texts` (default:
+        the chunks' own) are what the word index gets for each chunk, for example with its title.
         Raises InputError, and adds nothing, when these do not fit together or a vector holds NaN or infinity.
         """
         matrix = np.array(vectors, dtype=np.float32, ndmin=2)
@@ -129,6 +131,9 @@ class Writer:
             )
         if matrix.shape != (total, dim) and (total or matrix.size):
             raise InputError(f"vectors have shape {matrix.shape}, expected ({total}, {dim}): one for each chunk")
+        words = [piece.text for own in chunks for piece in own] if texts is None else list(texts)
+        if len(words) != total:
+            raise InputError(f"{len(words)} texts for {total} chunks")
         ids = [document.id for document in documents]
         if len(set(ids)) != len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
@@ -148,7 +153,7 @@ class Writer:
             rows.insert(db)
         self._next_chunk = rows.chunk
         self._grown += (len(documents), total)
-        self._new_texts.update(zip(added.tolist(), (piece.text for own in chunks for piece in own), strict=True))
+        self._new_texts.update(zip(added.tolist(), words, strict=True))
         return added
 
     def delete(self, ids: Sequence[str]) -> int:

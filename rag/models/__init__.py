@@ -1,6 +1,6 @@
 """Language models."""
 
-from rag.models.loading import default_spec, load
+from rag.models.loading import load
 from rag.models.protocol import ChatModel, Completion
 
-__all__ = ["ChatModel", "Completion", "default_spec", "load"]
+__all__ = ["ChatModel", "Completion", "load"]

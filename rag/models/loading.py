@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from rag.errors import ConfigError, NotFoundError, did_you_mean
 from rag.models.protocol import ChatModel
 
-__all__ = ["default_spec", "load"]
+__all__ = ["load"]
 
 _KINDS = ("local", "openai", "scripted")
 
@@ -48,8 +47,3 @@ def load(spec: str, **settings: Any) -> ChatModel:
         hint = did_you_mean(kind, ["scripted"])
         hint = hint if hint.startswith("did you mean") else f"write local:{kind} or openai:{kind}"
     raise NotFoundError(f"no language model is called {spec!r}", hint=hint)
-
-
-def default_spec() -> str | None:
-    """The language model that the environment variable RAG_MODEL names, or None."""
-    return os.environ.get("RAG_MODEL", "").strip() or None

@@ -23,7 +23,7 @@ _METHOD = {Collection: "search_dense", Encoder: "encode_queries", ChatModel: "ch
 _HOW = {
     Collection: 'name a folder made by `rag index`: Pipeline(..., collection="kb"), or `collection: kb` in YAML',
     Encoder: 'name one: Pipeline(..., encoder="all-MiniLM-L6-v2"), or give it a collection, whose encoder it uses',
-    ChatModel: 'name one: Pipeline(..., llm="openai:gpt-4o-mini"), `llm:` in YAML, --llm, or RAG_MODEL',
+    ChatModel: 'name one: Pipeline(..., llm="openai:gpt-4o-mini"), `llm:` in YAML, --llm, or RAG_LLM',
 }
 
 

@@ -239,10 +239,11 @@ def info(
 def repair(kb: KB, json_out: Json = False) -> None:
     """Make damaged index files anew from the stored text; what cannot be saved is told."""
     from rag.collection import Collection
+    from rag.operators.indexing.ingest import indexed_texts
     from rag.serve import show
 
     with Collection.open(kb, repair=True) as collection:
-        report = collection.rebuild()
+        report = collection.rebuild(texts=indexed_texts(collection))
     if json_out:
         show.print_json(report)
     elif report.ok:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.errors import ConfigError, InputError, ModelError, NotFoundError
-from rag.models import ChatModel, Completion, default_spec, load
+from rag.models import ChatModel, Completion, load
 from rag.models.generation import StopStrings
 from rag.models.scripted import ScriptedModel
 from rag.types import Message, Usage
@@ -140,10 +140,3 @@ def test_a_wrong_name_is_answered_with_what_to_do(spec, error, message):
 def test_a_wrong_setting_is_named():
     with pytest.raises(ConfigError, match="speed"):
         load("scripted", speed=3)
-
-
-def test_the_default_comes_from_the_environment(monkeypatch):
-    monkeypatch.delenv("RAG_MODEL", raising=False)
-    assert default_spec() is None
-    monkeypatch.setenv("RAG_MODEL", " local:gemma-3-270m ")
-    assert default_spec() == "local:gemma-3-270m"

@@ -75,14 +75,22 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
             row, start, end = read.span
             citation = _cite(read, row, context)
             return Answer(" ".join(citation.quote[start:end].split()), (citation,), score=read.support)
-        rows = [0]
-        if self.form == "auto" and not factoid and len(read.scores) > 1 and read.scores[0] - read.scores[1] < _CLOSE:
-            rows = sorted((0, 1), key=lambda r: (read.sentences[r].passage, read.sentences[r].start))
+        # Where a few words answer, the sentence they stand in is more often right than the one that ranks first.
+        rows = [read.span[0]] if factoid and read.span is not None else [0]
+        if not factoid and len(read.scores) > 1 and read.scores[0] - read.scores[1] < _CLOSE:
+            first, second = read.sentences[:2]
+            if first.passage == second.passage:
+                rows = sorted((0, 1), key=lambda r: read.sentences[r].start)
         citations = tuple(_cite(read, row, context) for row in rows)
-        return Answer(" ".join(" ".join(c.quote.split()) for c in citations), citations, score=read.support)
+        return Answer(" ".join(_readable(c.quote) for c in citations), citations, score=read.support)
 
     def _refusal(self, support: float) -> Answer:
         return Answer(self.not_found, found=False, score=support)
+
+
+def _readable(quote: str) -> str:
+    """A quotation on one line, without the marks of bold text."""
+    return " ".join(quote.replace("**", "").split())
 
 
 def _cite(read: Found, row: int, context: Context) -> Citation:

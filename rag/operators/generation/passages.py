@@ -13,19 +13,20 @@ from rag.types import Context
 __all__ = ["sentences_of"]
 
 # A line that is a block by itself in Markdown and plain text: heading, list item, table row, quotation.
-_OWN_LINE = re.compile(r"[ \t]*(?:#|\|)")
+_OWN_LINE = re.compile(r"[ \t]*#|[^\n|]*\|")  # a heading, a row of a table
 _MARKS = re.compile(r"(?:[-*+•>#|]+[ \t]+|\d{1,3}[.)][ \t]+)+")
+_HEADER = re.compile(r"[ \t|]*\n[ \t]*\|?[ \t]*:?-{2,}")  # what follows the names of a table's columns
 _LONG = 100
 
 
 def sentences_of(context: Context) -> list[Sentence]:
-    """All sentences with a word in them, in the order of passages and text."""
+    """All sentences with a content word, in the order of passages and text; without the header rows of tables."""
     found = []
     for row, passage in enumerate(context):
         for place, (start, end) in enumerate(_units(passage.text)):
             words = words_of(passage.text[start:end])
             stems = frozenset(s for s, content in zip(words.stems, words.content(), strict=True) if content)
-            if stems:
+            if stems and not _HEADER.match(passage.text, end):
                 found.append(Sentence(row, place, start, end, words, stems))
     return found
 
@@ -53,12 +54,12 @@ def _lines(text: str, start: int, end: int) -> Iterator[int]:
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The span without white space and list marks at its ends, in pieces of at most `_LONG` words."""
+    """The span without white space, list marks and table borders at its ends, in pieces of at most `_LONG` words."""
     while start < end and text[start].isspace():
         start += 1
     marks = _MARKS.match(text, start, end)
     start = marks.end() if marks else start
-    while end > start and text[end - 1].isspace():
+    while end > start and (text[end - 1].isspace() or text[end - 1] == "|"):
         end -= 1
     words = list(re.finditer(r"\S+", text[start:end])) if end - start > 4 * _LONG else []
     for first in range(0, max(len(words), 1), _LONG):

@@ -67,6 +67,8 @@ _FOCUS: tuple[tuple[Expects, frozenset[str]], ...] = (
         ),
     ),
 )
+_FOCUS_STEMS = frozenset().union(*(stems for _, stems in _FOCUS))
+_BEFORE_FOCUS = ("of", "name", "called", "kind", "type", "sort")
 _AMOUNT = frozenset(("many", "much"))
 _EXTENT = frozenset(("long", "old", "often", "soon", "frequently"))
 _MEASURE = frozenset(("far", "tall", "high", "large", "big", "deep", "wide", "fast", "heavy", "hot", "cold", "close"))
@@ -90,9 +92,22 @@ class Question:
     content: NDArray[np.int64]
 
     @property
+    def defines(self) -> frozenset[str]:
+        """The stems of what a definition is asked of, as in "what is a sheet" and "what are hits"; else empty."""
+        asked = frozenset(self.words.stems[row] for row in self.content)
+        plain = [w for w in self.words.lower[max(self.wh, 0) :] if w != "?"]
+        if self.wh_code != _WH.index("what") or not 1 <= len(asked) <= 3:
+            return frozenset()
+        what_is = plain[1:2] in (["is"], ["are"]) and len(plain) == 2 + (plain[2:3] in (["a"], ["an"])) + len(
+            self.content
+        )
+        what_does_it_mean = plain[1:2] in (["does"], ["do"]) and plain[-1] == "mean"
+        return asked - {"mean"} if what_is or what_does_it_mean else frozenset()
+
+    @property
     def factoid(self) -> bool:
         """Whether a few words can answer it."""
-        return self.expects not in (Expects.EXPLANATION, Expects.REASON, Expects.YES_NO)
+        return self.expects not in (Expects.EXPLANATION, Expects.REASON, Expects.YES_NO) and not self.defines
 
 
 def analyse(text: str) -> Question:
@@ -122,19 +137,20 @@ def analyse(text: str) -> Question:
 
 def _focus_row(words: Words, wh: int, content: NDArray[np.bool_]) -> int:
     """The row of the noun asked about: "what year", "which of the cities", "what is the population of"."""
-    row = wh + 1
-    while (row < len(words) and words.kinds[row] in (Kind.AUXILIARY, Kind.DETERMINER)) or (
-        row < len(words) and words.lower[row] in ("of", "name", "called")
-    ):
+    row, n = wh + 1, len(words)
+    while row < n and (words.kinds[row] in (Kind.AUXILIARY, Kind.DETERMINER) or words.lower[row] in _BEFORE_FOCUS):
         row += 1
-    after_verb = any(words.kinds[r] == Kind.AUXILIARY for r in range(wh + 1, min(row, len(words))))
-    last = -1
-    while row < len(words) and content[row] and words.kinds[row] not in (Kind.PARTICIPLE, Kind.NAME):
-        last = row
+    run = row
+    while row < n and content[row] and words.kinds[row] not in (Kind.PARTICIPLE, Kind.NAME):
         row += 1
-        if after_verb and row < len(words) and words.kinds[row] not in (Kind.LOWER, Kind.PREPOSITION, Kind.UNIT):
-            break
-    return last
+    if run == row:
+        return -1
+    known = next((r for r in range(run, row) if words.stems[r] in _FOCUS_STEMS), -1)
+    if known >= 0:
+        return known
+    # Without an auxiliary behind it, the last word of "what famous palace houses" is the verb.
+    verb_inside = run == wh + 1 and row - run > 1 and not (row < n and words.kinds[row] == Kind.AUXILIARY)
+    return row - 2 if verb_inside else row - 1
 
 
 def _expects(words: Words, wh: int, focus: str) -> Expects:

@@ -15,38 +15,43 @@ __all__ = ["Trees"]
 class Trees:
     """A sum of regression trees (Friedman 2001, "Greedy function approximation: a gradient boosting machine").
 
-    Nodes of all trees are numbered through; `roots` int32[trees]. A node with `feature` >= 0 sends a row on to `left`
-    when its value is <= `threshold`, else to `right`; one with `feature` -1 is a leaf that adds `threshold`.
+    Nodes of all trees are numbered through; `roots` int64[trees]. A row goes from a node to `children[2 * node]` when
+    its value of the node's `feature` is <= `value`, else to `children[2 * node + 1]`. A leaf is its own child, and adds
+    `value`. All int64[nodes] and float32[nodes]; `depth` is the longest way to a leaf.
     """
 
-    roots: NDArray[np.int32]
-    feature: NDArray[np.int16]
-    threshold: NDArray[np.float32]
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
+    roots: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    value: NDArray[np.float32]
+    children: NDArray[np.int64]
     depth: int
 
     @classmethod
     def read(cls, tensors: Mapping[str, NDArray[np.generic]], name: str) -> Trees:
-        """The trees stored under `name.`; the left child of a node stands right behind it."""
-        feature = tensors[f"{name}.feature"].astype(np.int16)
-        here = np.arange(len(feature), dtype=np.int32)
+        """The trees stored under `name.`: nodes in preorder, feature -1 for a leaf, `right` relative to the node."""
+        feature = tensors[f"{name}.feature"].astype(np.int64)
+        here = np.arange(len(feature))
         inner = feature >= 0
-        left = np.where(inner, here + 1, here).astype(np.int32)
-        right = np.where(inner, here + tensors[f"{name}.right"].astype(np.int32), here).astype(np.int32)
-        roots = tensors[f"{name}.roots"].astype(np.int32)
-        level = np.zeros(len(feature), np.int32)
+        left = here + inner
+        right = here + np.where(inner, tensors[f"{name}.right"].astype(np.int64), 0)
+        level = np.zeros(len(feature), np.int64)
         for node in np.flatnonzero(inner):  # parents stand before their children
             level[left[node]] = level[right[node]] = level[node] + 1
-        depth = int(level.max(initial=0))
-        return cls(roots, np.maximum(feature, -1), tensors[f"{name}.threshold"].astype(np.float32), left, right, depth)
+        return cls(
+            tensors[f"{name}.roots"].astype(np.int64),
+            np.maximum(feature, 0),
+            tensors[f"{name}.threshold"].astype(np.float32),
+            np.stack([left, right], axis=1).ravel(),
+            int(level.max(initial=0)),
+        )
 
     def predict(self, rows: NDArray[np.float32], first: int = 0, last: int | None = None) -> NDArray[np.float32]:
         """float32[n] for rows float32[n, features]: the sum of trees `first` to `last` (all by default)."""
         roots = self.roots[first:last]
-        node = np.broadcast_to(roots, (len(rows), len(roots))).copy()
-        at = np.arange(len(rows))[:, None]
+        values = np.ascontiguousarray(rows, np.float32).ravel()
+        begin = (np.arange(len(rows)) * rows.shape[1])[:, None]
+        node = np.tile(roots, (len(rows), 1))
         for _ in range(self.depth):
-            goes_left = rows[at, self.feature[node]] <= self.threshold[node]
-            node = np.where(goes_left, self.left[node], self.right[node])
-        return np.asarray(self.threshold[node].sum(axis=1, dtype=np.float32))
+            goes_right = values.take(begin + self.feature.take(node)) > self.value.take(node)
+            node = self.children.take(2 * node + goes_right)
+        return np.asarray(self.value.take(node).sum(axis=1, dtype=np.float32))

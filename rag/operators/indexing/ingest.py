@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from rag.operators.indexing.settings import IndexSettings, chunk
 from rag.operators.indexing.walk import SourceFile, Unreadable, walk
 from rag.types import Chunk, Document
 
-__all__ = ["IndexProgress", "IndexReport", "index_paths"]
+__all__ = ["IndexProgress", "IndexReport", "index_paths", "indexed_texts"]
 
 _INCOMPLETE = -1
 """The file time noted with the documents of a file of which more are to come. The last one gets the true time, so that
@@ -60,6 +60,16 @@ def index_paths(
         run.index(roots_given)
     collection.refresh()
     return run.report
+
+
+def indexed_texts(collection: Collection) -> Callable[[Sequence[Chunk]], list[str]]:
+    """What `index_paths` indexed for stored chunks of this collection: hand it to `Collection.rebuild`."""
+    settings = IndexSettings.model_validate(collection.settings.get("indexing", {}))
+
+    def texts(chunks: Sequence[Chunk]) -> list[str]:
+        return [embedding_text(Document(c.document, "", c.metadata), c, title=settings.embed_title) for c in chunks]
+
+    return texts
 
 
 class _Run:
@@ -211,10 +221,12 @@ class _Run:
         """Encode and write what is queued; commit when it is time."""
         if self._queue:
             documents, chunks, sources = (list(column) for column in zip(*self._queue, strict=True))
+            title = self._settings.embed_title
+            texts = [embedding_text(d, c, title=title) for d, own in zip(documents, chunks, strict=True) for c in own]
             with self._timed("encode"):
-                vectors = self._encode(documents, chunks)
+                vectors = self._encode(texts)
             with self._timed("write"):
-                self._writer.add(documents, chunks, vectors, sources=sources)
+                self._writer.add(documents, chunks, vectors, sources=sources, texts=texts)
             self._uncommitted += max(self._queued_chunks, len(self._queue))
             self._queue, self._queued_chunks = [], 0
         with self._timed("write"):
@@ -226,9 +238,7 @@ class _Run:
                 self._writer.commit()
                 self._uncommitted = 0
 
-    def _encode(self, documents: list[Document], chunks: list[list[Chunk]]) -> NDArray[np.float32]:
-        title = self._settings.embed_title
-        texts = [embedding_text(d, c, title=title) for d, own in zip(documents, chunks, strict=True) for c in own]
+    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         if not texts:
             return np.empty((0, self._encoder.dim), np.float32)
         # Two special tokens frame a text in the usual tokenizers.

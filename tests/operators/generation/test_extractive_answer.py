@@ -66,6 +66,16 @@ def test_why_gets_a_sentence():
     assert ask("Who designed the engine?", ENGINE, form="sentence", min_support=0).text.endswith("London.")
 
 
+@pytest.mark.parametrize("question", ["What is a sheet?", "what are sheets", "What does sheet mean?"])
+def test_a_definition_is_found_by_its_form(question: str):
+    texts = (
+        "Sheets and sheets of sheet music: he saw every sheet. A sheet is a rope that controls a sail. Hold the sheet!",
+        "word | meaning\n---|---\n**sheet** | a rope\nhull | body of a ship",
+    )
+    assert ask(question, texts[0], min_support=0).text.startswith("A sheet is a rope that controls a sail.")
+    assert ask(question, texts[1], min_support=0).text == "sheet | a rope"
+
+
 def test_nothing_like_the_question_is_not_answered():
     got = ask("What does a zymurgist ferment in Ouagadougou?", ENGINE, REEF)
     assert not got.found
@@ -116,6 +126,7 @@ def test_sentences_cover_all_words_once(text: str):
     left = "".join(
         text[a:b] for a, b in zip([0, *(b for _, b in spans)], [*(a for a, _ in spans), len(text)], strict=True)
     )
+    # (Sentences of function words alone are left out.)
     assert not {w for w in ("Ada", "Babbage", "東京", "built") if w in left}
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rag.collection import Collection
 from rag.encoders.hashing import HashingEncoder
 from rag.errors import ConfigError, NotFoundError
-from rag.operators.indexing import AttachMetadata, Recursive, Sentences, SmallToBig, embedding_text
-from rag.operators.indexing.ingest import index_paths
+from rag.operators.indexing import AttachMetadata, Markdown, Recursive, Sentences, SmallToBig, embedding_text
+from rag.operators.indexing.ingest import index_paths, indexed_texts
 from rag.operators.indexing.report import IndexProgress, IndexReport
 from rag.operators.indexing.settings import IndexSettings
 from rag.types import Document
@@ -416,3 +416,23 @@ def test_a_text_of_50_megabytes(kb: Collection, tmp_path: Path, encoder: Countin
     assert report.chunks > 20_000
     last = kb.chunks(kb.chunk_ids()[-1:])[0]
     assert last.text.strip().endswith(path.read_text()[-40:].strip())
+
+
+def test_words_of_titles_and_headings_are_found_and_survive_a_repair(tmp_path: Path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.md").write_text(
+        "# Zymurgy\n\nYeast turns sugar into alcohol.\n\n## Bottles\n\nGlass is best.\n", encoding="utf-8"
+    )
+    (folder / "b.md").write_text("# Other\n\nNothing of the kind.\n", encoding="utf-8")
+    with Collection.create(tmp_path / "kb", encoder="hashing:64") as kb:
+        index_paths(kb, folder, settings=IndexSettings(chunker=Markdown(size=8)))
+        before = [hits.ids.tolist() for hits in kb.search_lexical(["zymurgy glass", "zymurgy"], 10)]
+        assert len(before[1]) > 1
+        assert "Glass" in kb.search_lexical(["zymurgy glass"], 1)[0].chunks()[0].text
+    for kind in ("postings", "vectors"):
+        path = next((tmp_path / "kb" / "segments").glob(f"*.{kind}"))
+        path.write_bytes(path.read_bytes()[:-7])
+        with Collection.open(tmp_path / "kb", repair=True) as kb:
+            assert kb.rebuild(texts=indexed_texts(kb)).ok
+            assert [hits.ids.tolist() for hits in kb.search_lexical(["zymurgy glass", "zymurgy"], 10)] == before
