@@ -21,7 +21,7 @@ from rag.errors import (
     RagError,
 )
 
-__all__ = ["BusyError", "Problem", "UnknownPipelineError", "problem_of"]
+__all__ = ["BusyError", "Problem", "StoppingError", "UnknownPipelineError", "problem_of"]
 
 
 class UnknownPipelineError(NotFoundError):
@@ -29,7 +29,14 @@ class UnknownPipelineError(NotFoundError):
 
 
 class BusyError(RagError):
-    """More requests are under way than the service admits, or it is about to stop."""
+    """More requests are under way than the service admits."""
+
+
+class StoppingError(RagError):
+    """The service takes no further requests, since it is about to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping", hint="ask again in a moment")
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ def problem_of(error: BaseException) -> Problem:
 
 _KINDS: list[tuple[type[RagError], tuple[int, str]]] = [
     (BusyError, (429, "Too many requests")),
+    (StoppingError, (503, "Not available")),
     (DeadlineError, (504, "Time limit reached")),
     (InputError, (422, "Wrong arguments")),
     (FlowError, (500, "Pipeline failed")),

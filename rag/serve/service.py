@@ -22,7 +22,7 @@ from rag.pipelines.events import Event
 from rag.pipelines.execution import Stopped
 from rag.serve.coalesce import Coalescer
 from rag.serve.metrics import Counter, Gauge, Histogram
-from rag.serve.problems import BusyError, UnknownPipelineError, problem_of
+from rag.serve.problems import BusyError, StoppingError, UnknownPipelineError, problem_of
 from rag.serve.tools import Tool
 from rag.serve.watch import Wrote, brief, watched
 
@@ -132,7 +132,7 @@ class Service:
     async def run(self, name: str, arguments: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The result of one call as JSON values. Cancelling it withdraws the request.
 
-        Raises UnknownPipelineError, InputError, BusyError, DeadlineError and what the run raises.
+        Raises UnknownPipelineError, InputError, BusyError, StoppingError, DeadlineError and what the run raises.
         """
         tool = self.tool(name)
         with self._counted(name):
@@ -180,7 +180,7 @@ class Service:
                     if item.kind == "finished":
                         return
             except Stopped:
-                raise BusyError("the service is stopping", hint="ask again in a moment") from None
+                raise StoppingError from None
             except asyncio.TimeoutError as error:
                 if isinstance(error, DeadlineError):
                     raise
@@ -222,7 +222,7 @@ class Service:
     def _counted(self, name: str) -> Iterator[None]:
         """Admits one request, and counts it with its outcome and its seconds."""
         if self.closing:
-            raise BusyError("the service is stopping", hint="ask again in a moment")
+            raise StoppingError
         if self.under_way.value >= self.limits.requests:
             self.requests.add(pipeline=name, outcome="busy")
             raise BusyError(f"{self.limits.requests} requests are under way already", hint="ask again in a second")

@@ -103,7 +103,7 @@ class _Api:
     async def run(self, request: Request) -> Response:
         name = request.path_params["name"]
         self._service.tool(name)
-        body = await read_body(request, self._service.limits.body)
+        body = await read_body(request, self._service.limits)
         running = asyncio.ensure_future(self._service.run(name, body))
         gone = asyncio.ensure_future(disconnected(request.receive))
         try:
@@ -118,7 +118,7 @@ class _Api:
 
     async def stream(self, request: Request) -> Response:
         name = request.path_params["name"]
-        body = await read_body(request, self._service.limits.body)
+        body = await read_body(request, self._service.limits)
         watch = request.query_params.get("watch", "").lower() in ("1", "true", "yes")
         events = self._service.stream(name, body, watch=watch)
         return EventStream(await anext(events), events)
@@ -133,7 +133,7 @@ class _Api:
         service = self._service
         if service.closing or service.under_way.value >= service.limits.requests:
             why = "the service is stopping" if service.closing else "too many requests are under way"
-            return problem_response(Problem(503, "Not ready", why))
+            return problem_response(Problem(503, "Not available", why))
         return json_response({"status": "ready", "pipelines": list(service.tools)})
 
     async def metrics(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rag.serve.problems import Problem, problem_of
-from rag.serve.service import Progress
+from rag.serve.service import Limits, Progress
 
 __all__ = ["EventStream", "HttpError", "disconnected", "json_response", "problem_response", "read_body"]
 
@@ -43,8 +43,8 @@ def problem_response(problem: Problem, retry_after: float = 1.0) -> Response:
     return Response(to_json(problem.as_json()), problem.status, headers, "application/problem+json")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The JSON body; HttpError when it is larger than `limit` bytes, or not declared as JSON.
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The JSON body; HttpError when it is too large, comes too slowly, or is not declared as JSON.
 
     That it must be declared keeps pages of other origins out: a browser sends such a request only after asking.
     """
@@ -53,16 +53,23 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise HttpError(
             415, "Unsupported media type", f"the body is {kind or 'of no type'}", "send Content-Type: application/json"
         )
-    too_large = HttpError(413, "Request too large", f"the body has more than {limit} bytes", "ask for less at once")
+    too_large = HttpError(413, "Request too large", f"the body has more than {limits.body} bytes", "ask for less")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdigit() and int(declared) > limits.body:
         raise too_large
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise too_large
-    return body
+
+    async def read() -> bytes:
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > limits.body:
+                raise too_large
+        return body
+
+    try:
+        return await asyncio.wait_for(read(), limits.seconds)
+    except asyncio.TimeoutError:
+        raise HttpError(408, "Request too slow", f"the body took longer than {limits.seconds:g} s") from None
 
 
 async def disconnected(receive: Receive) -> None:

@@ -14,12 +14,14 @@ _REFS = "#/components/schemas/{model}"
 _PROBLEMS = {
     "401": "the token is missing or wrong",
     "404": "there is no such pipeline",
+    "408": "the body came too slowly",
     "413": "the request is too large",
     "415": "the body is not declared as JSON",
     "422": "an argument is wrong or missing",
     "429": "too many requests are under way",
     "500": "the pipeline failed",
     "502": "a model failed or cannot be reached",
+    "503": "the service is stopping",
     "504": "the run took too long",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -229,6 +230,16 @@ def test_a_run_that_takes_too_long_is_a_504(collection: Collection):
         samples.gate.set()
 
 
+def test_a_body_that_comes_too_slowly_is_a_408(collection: Collection):
+    with (
+        serving(service(collection, seconds=0.2)) as url,
+        socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=10) as connection,
+    ):
+        head = "POST /v1/pipelines/echo/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f'{head}Content-Length: 50\r\n\r\n{{"query":'.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+
+
 def test_more_than_it_admits_is_a_429_that_says_when_to_come_again(collection: Collection):
     with (
         serving(service(collection, requests=2)) as url,
@@ -246,6 +257,16 @@ def test_more_than_it_admits_is_a_429_that_says_when_to_come_again(collection: C
         assert [h.result().json()["answer"]["text"] for h in held] == ["0", "1"]
         assert client.get("/readyz").status_code == 200
         assert run(client, "echo", query="x").status_code == 200
+
+
+def test_a_stopping_service_says_so(collection: Collection):
+    stopping = service(collection)
+    stopping.closing = True
+    with serving(stopping) as url, httpx2.Client(base_url=url) as client:
+        for refused in (run(client, "echo", query="x"), client.get("/readyz")):
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) >= 1
+        assert client.get("/healthz").status_code == 200
 
 
 def _eventually(condition, seconds: float = 5) -> bool:
