@@ -123,12 +123,13 @@ def measure(dataset: Dataset, encoder: str, rounds: int, seconds: float, folder:
                     with serving(service) as url:
                         found = over_http(url, questions, seconds)
                 results.setdefault((how, side), []).append(found)
-                batches[side] = mean_batch(service)
+                if side == "coalesced":
+                    batches[how] = mean_batch(service)
     for how in ("service", "HTTP"):
         (rate, wait), (peer_rate, peer_wait) = (
             tuple(statistics.median(column) for column in zip(*results[how, side], strict=True)) for side in SIDES
         )
-        case = f"{how}, {encoder.partition(':')[0]}, batches of {batches['coalesced']:.1f} on average"
+        case = f"{how}, {encoder.partition(':')[0]}, batches of {batches[how]:.1f} on average"
         peer = ("one by one", "")
         yield harness.compare(case, "requests_per_second", "1/s", rate, peer, peer_rate, 2)
         yield harness.compare(case, "median_latency", "ms", 1e3 * wait, peer, 1e3 * peer_wait, 2, more=False)
