@@ -33,7 +33,7 @@ def make_server(service: Service) -> Server[Any]:
         import mcp_types as types
         from mcp.server import Server
     except ImportError:
-        raise MissingExtraError("the Model Context Protocol", "serve") from None
+        raise MissingExtraError("the Model Context Protocol", "mcp") from None
 
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
         return types.ListToolsResult(

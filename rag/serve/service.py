@@ -39,7 +39,7 @@ class Limits:
     """What one service does at most. `seconds` a request, `requests` under way or waiting, `body` bytes a request.
 
     `max_batch` requests meet in one batch after waiting `max_wait` seconds at most while the service is busy; `at_once`
-    batches and `streams` streamed runs go on at the same time.
+    batches and `streams` streamed runs go on at the same time. Collections are looked at every `refresh` seconds.
     """
 
     seconds: float = 60.0
@@ -49,6 +49,7 @@ class Limits:
     max_wait: float = 0.002
     at_once: int = 2
     streams: int = 32
+    refresh: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,9 @@ class Service:
             self.under_way.value -= 1
             self.requests.add(pipeline=name, outcome=outcome)
 
-    async def _refresh(self, every: float = 5.0) -> None:
+    async def _refresh(self) -> None:
         while True:
-            await asyncio.sleep(every)
+            await asyncio.sleep(self.limits.refresh)
             for name, collection in self.collections.items():
                 try:
                     await asyncio.to_thread(collection.refresh)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,6 +19,7 @@ from jsonschema import Draft202012Validator
 
 from rag.collection import Collection
 from rag.errors import ConfigError
+from rag.operators.indexing.ingest import index_paths
 from rag.pipelines import Pipeline
 from rag.serve.http.guard import check_exposure
 from rag.serve.service import Limits, Service, search_pipeline
@@ -79,6 +81,17 @@ def test_a_run_gives_the_result(client: httpx2.Client):
     assert answer["citations"][0]["document"] == "sub/cooking.txt"
     found = run(client, "search", query="Größe des Segels", limit=1).json()["hits"]
     assert [hit["document"] for hit in found] == ["größe.txt"]
+
+
+def test_what_is_written_meanwhile_is_found(tmp_path: Path, documents: Path):
+    with Collection.create(tmp_path / "kb", encoder="hashing:64") as written:
+        index_paths(written, documents / "sailing.md")
+        with Collection.open(tmp_path / "kb") as kb:
+            made = Service([search_pipeline(kb)], collections={"kb": kb}, limits=Limits(refresh=0.05))
+            with serving(made) as url, httpx2.Client(base_url=url) as client:
+                assert len(run(client, "search", query="roux").json()["hits"]) == 1
+                index_paths(written, documents)
+                assert _eventually(lambda: len(run(client, "search", query="roux").json()["hits"]) == 3)
 
 
 def test_pipelines_are_listed_and_described(client: httpx2.Client):

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from mcp import Client, StdioServerParameters
 
 from rag.collection import Collection
+from rag.errors import MissingExtraError
 from rag.pipelines import Pipeline
 from rag.serve.mcp import make_server
 from rag.serve.service import Service, search_pipeline
@@ -80,3 +81,9 @@ def test_over_stdio(kb: Path, tmp_path: Path):
             await converse(client)
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_without_the_sdk_the_extra_is_named(collection: Collection, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
+    with pytest.raises(MissingExtraError, match=r"modular-rag\[mcp\]"):
+        make_server(service(collection))
