@@ -45,6 +45,9 @@ def main() -> None:
         "its paragraph": [squad.context([(i.paragraph, 1.0)]) for i in items],
         "five retrieved": [squad.context(r[:5]) for r in ranked],
     }
+    elsewhere = {i.paragraph for i in squad.split("train")}
+    far = Retriever(squad, encoder, elsewhere)([q.text for q in questions], vectors, 5)
+    other = [squad.context(r) for r in far]
     removed = [squad.context([x for x in r if x[0] != i.paragraph][:5]) for i, r in zip(items, ranked, strict=True)]
     reached = np.mean([i.paragraph in dict(r[:5]) for i, r in zip(items, ranked, strict=True)])
     print(f"{len(items)} questions; the paragraph is among the five retrieved for {reached:.3f}")
@@ -80,6 +83,7 @@ def main() -> None:
     operator = ExtractiveAnswer(min_support=0)
     present = operator.run_batch(questions, settings["five retrieved"], encoder)
     absent = operator.run_batch(questions, removed, encoder)
+    foreign = np.array([a.score for a in operator.run_batch(questions, other, encoder)])
     answerable = [
         any(holds(i, p.document, 0, len(p.text), p.text) for p in c)
         for i, c in zip(items, settings["five retrieved"], strict=True)
@@ -89,10 +93,13 @@ def main() -> None:
     ]
     support = np.array([a.score for a, ok in zip(present, answerable, strict=True) if ok])
     false = np.array([a.score for a, ok in zip(absent, gone, strict=True) if ok])
-    for threshold in (0.2, 0.3, 0.4, 0.5, 0.6):
+    for threshold in (0.1, 0.2, 0.3, 0.4, 0.5):
         refused, answered = float((support < threshold).mean()), float((false >= threshold).mean())
         print(f"  {threshold:.1f}: refused {refused:.3f} (n={len(support)})  answered {answered:.3f} (n={len(false)})")
         record(f"min_support {threshold}", "five retrieved", "false refusals", refused, len(support))
+        unrelated = float((foreign >= threshold).mean())
+        print(f"       unrelated documents answered {unrelated:.3f} (n={len(foreign)})")
+        record(f"min_support {threshold}", "other articles only", "false answers", unrelated, len(foreign))
         record(f"min_support {threshold}", "paragraph removed", "false answers", answered, len(false))
     area = float(np.mean(support[:, None] > false[None, :]))
     record("support", "five retrieved", "area under the curve", area, len(support))

@@ -7,7 +7,7 @@ import os
 import random
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,10 @@ class Squad:
 class Retriever:
     """BM25 and dense search over the paragraphs, fused by reciprocal ranks: 100 hits each."""
 
-    def __init__(self, squad: Squad, encoder: Encoder) -> None:
-        self.squad = squad
-        texts = [f"{squad.titles[n]}\n{squad.texts[n]}".strip() for n in squad.names]
+    def __init__(self, squad: Squad, encoder: Encoder, only: Set[str] | None = None) -> None:
+        """`only`: the paragraphs to search in; all when left out."""
+        self.names = [n for n in squad.names if only is None or n in only]
+        texts = [f"{squad.titles[n]}\n{squad.texts[n]}".strip() for n in self.names]
         self.vectors = encoder.encode_documents(texts)
         self.lexical = LexicalIndex.build(np.arange(len(texts)), texts)
 
@@ -93,7 +94,7 @@ class Retriever:
             top = np.argsort(-scores, kind="stable")[:100]
             kept = words.ids[row] >= 0
             fused = Fuse(k=k).run([Hits(top, scores[top]), Hits(words.ids[row][kept], words.scores[row][kept])])
-            found.append([(self.squad.names[i], s) for i, s in zip(fused.ids, fused.scores.tolist(), strict=True)])
+            found.append([(self.names[i], s) for i, s in zip(fused.ids, fused.scores.tolist(), strict=True)])
         return found
 
 

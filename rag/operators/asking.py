@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rag.models.protocol import Completion
 from rag.operators.base import Operator
-from rag.operators.generation.prompts import load_prompt
+from rag.operators.prompts import load_prompt
 from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Message

@@ -36,7 +36,7 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
         "auto",
         description="a few words, whole sentences, or what fits: sentences for how and why, and if no span is sure",
     )
-    min_support: float = Field(0.5, ge=0, le=1, description="smallest probability to give an answer")
+    min_support: float = Field(0.2, ge=0, le=1, description="smallest probability to give an answer")
     compare: int = Field(4, ge=1, le=100, description="sentences whose embedding is compared with the question's")
     not_found: str = Field(
         "The documents do not answer this question.", min_length=1, description="the answer when there is none"

@@ -12,15 +12,15 @@ from rag.types import Context
 
 __all__ = ["sentences_of"]
 
-# A line that is a block by itself in Markdown and plain text: heading, list item, table row, quotation.
 _OWN_LINE = re.compile(r"[ \t]*#|[^\n|]*\|")  # a heading, a row of a table
+# Behind these marks begins a list item, a heading, a table row or a quotation.
 _MARKS = re.compile(r"(?:[-*+•>#|]+[ \t]+|\d{1,3}[.)][ \t]+)+")
 _HEADER = re.compile(r"[ \t|]*\n[ \t]*\|?[ \t]*:?-{2,}")  # what follows the names of a table's columns
 _LONG = 100
 
 
 def sentences_of(context: Context) -> list[Sentence]:
-    """All sentences with a content word, in the order of passages and text; without the header rows of tables."""
+    """All sentences with a content word, in the order of passages and text; no headings, no header rows of tables."""
     found = []
     for row, passage in enumerate(context):
         for place, (start, end) in enumerate(_units(passage.text)):
@@ -32,7 +32,7 @@ def sentences_of(context: Context) -> list[Sentence]:
 
 
 def _units(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of sentences; list items, headings, table rows, and pieces of very long sentences are apart."""
+    """Spans of sentences; list items, table rows, and pieces of very long sentences are apart, headings left out."""
     for start, end in sentences(text):
         at = start
         for line in _lines(text, start, end):
@@ -54,10 +54,15 @@ def _lines(text: str, start: int, end: int) -> Iterator[int]:
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The span without white space, list marks and table borders at its ends, in pieces of at most `_LONG` words."""
+    """The span without white space, list marks and table borders at its ends; nothing for a heading.
+
+    In pieces of at most `_LONG` words.
+    """
     while start < end and text[start].isspace():
         start += 1
     marks = _MARKS.match(text, start, end)
+    if marks and "#" in marks[0]:
+        return
     start = marks.end() if marks else start
     while end > start and (text[end - 1].isspace() or text[end - 1] == "|"):
         end -= 1

@@ -7,6 +7,7 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,6 +101,7 @@ WORDS = st.lists(
 ).map(" ".join)
 
 
+@hypothesis.settings(deadline=None)  # a first call reads the weights
 @given(
     st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), min_size=1, max_size=4),
     st.sampled_from(["auto", "span", "sentence"]),
@@ -130,10 +132,10 @@ def test_sentences_cover_all_words_once(text: str):
     assert not {w for w in ("Ada", "Babbage", "東京", "built") if w in left}
 
 
-def test_list_items_and_headings_are_sentences_of_their_own():
+def test_list_items_are_sentences_of_their_own_and_headings_are_none():
     text = "# Install\nRun make.\n- first item\n- second item\n1. third\nA line\nthat goes on."
     got = [text[s.start : s.end] for s in sentences_of(context(text))]
-    assert got == ["Install", "Run make.", "first item", "second item", "third\nA line\nthat goes on."]
+    assert got == ["Run make.", "first item", "second item", "third\nA line\nthat goes on."]
 
 
 @given(WORDS, WORDS)
