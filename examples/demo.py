@@ -28,7 +28,7 @@ QUESTIONS = [
 def gather_documents(folder: Path, small: bool) -> int:
     """Write the documents below `folder`; returns how many there are. Files that are right already stay untouched."""
     texts: dict[str, str] = {}
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in sorted((ROOT / "docs").glob("*.md")):
         texts[f"guides/{path.name}"] = path.read_text(encoding="utf-8")
     if not small:
         for topic, text in importlib.import_module("pydoc_data.topics").topics.items():

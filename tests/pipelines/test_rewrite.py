@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rag.collection import Collection
 from rag.encoders import load
 from rag.operators import Flow, Operator
+from rag.operators.post_retrieval import Top
 from rag.operators.retrieval import BM25, Dense, EmbedQuery, Fuse
 from rag.pipelines import Loop, Pipeline, Route, Try
 from rag.pipelines.rewrite import rewrite
@@ -69,6 +70,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     [
         (Dense(k=1000) >> First(k=10), Dense(k=10) >> First(k=10)),
         (Dense(k=5) >> First(k=10), Dense(k=5) >> First(k=10)),
+        (Dense(k=50) >> Top(k=10, min_score=0.2), Dense(k=10) >> Top(k=10, min_score=0.2)),
         (BM25(k=50) >> First(k=10) >> First(k=2), BM25(k=10) >> First(k=10) >> First(k=2)),
         ((Dense() | BM25()) >> Fuse() >> First(k=4), (Dense() | BM25()) >> Fuse(k=4) >> First(k=4)),
         ((Dense(k=5) | Dense(k=9)) >> Fuse(), EmbedQuery() >> (Dense(k=5) | Dense(k=9)) >> Fuse()),
@@ -120,7 +122,9 @@ def retrieval_flows(draw: st.DrawFn) -> Flow:
         flow = flow >> Fuse(method=draw(st.sampled_from(["rrf", "weighted"])))
     if draw(st.booleans()):
         flow = flow >> First(k=draw(st.integers(1, 20)))
-    return flow >> First(k=5) if draw(st.booleans()) else flow
+    if draw(st.booleans()):
+        return flow >> Top(k=5, min_score=draw(st.sampled_from([None, 0.1, 0.5, 2.0])))
+    return flow
 
 
 @given(flow=retrieval_flows(), query=st.sampled_from(["red cat", "loud dog sings", "nothing here", "bird"]))

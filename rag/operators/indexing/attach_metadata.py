@@ -45,13 +45,14 @@ def page_of(metadata: Mapping[str, Any], offset: int) -> int | None:
 
 
 def embedding_text(document: Document, chunk: Chunk, *, title: bool = True) -> str:
-    """What an encoder reads for a chunk: title and headings that it does not begin with, one a line, then its text.
+    """What an encoder reads for a chunk: title, headings and questions that it does not begin with, then its text.
 
-    The stored text of the chunk stays exact. With `title` False it is the chunk's text alone.
+    Each on a line of its own; the stored text of the chunk stays exact. Questions are those that
+    `rag.operators.pre_retrieval.ReverseHyDE` put in its metadata. With `title` False title and headings are left out.
     """
-    if not title:
-        return chunk.text
-    above = [document.metadata.get("title"), *chunk.metadata.get("headings", ())]
+    above = [document.metadata.get("title"), *chunk.metadata.get("headings", ())] if title else []
+    questions = chunk.metadata.get("questions")
+    above += questions if isinstance(questions, list) else ()
     opening = chunk.text[:400]
     lines = dict.fromkeys(str(part) for part in above if part)
     return "\n".join([*(line for line in lines if line not in opening), chunk.text])

@@ -66,7 +66,7 @@ def chunk(chunker: Flow, document: Document, encoder: Encoder | None = None) -> 
     for step in _steps(chunker):
         signature = step.signature()
         names = [read.channel for read in (*signature.reads, *signature.resources)]
-        state["chunks"] = step.run(**{name: state[name] for name in names})
+        state["chunks"] = step.run(**{name: state[name] for name in names if name in state})
     chunks: list[Chunk] = state["chunks"]
     return chunks
 

@@ -23,3 +23,7 @@ class Top(Operator, name="post_retrieval.top"):
         if self.min_score is not None:
             hits = hits.take(hits.scores >= self.min_score)
         return hits.top(self.k)
+
+    def cut_off(self) -> int | None:
+        """It looks at the first k hits only, since hits come best first."""
+        return self.k

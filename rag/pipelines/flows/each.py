@@ -26,7 +26,7 @@ class Each(Composite, form="each"):
 
     The body sees the item in the channel `item`: `query` for `queries`, and so on; for `hits` it is hits with one row.
     All items run as one batch. Afterwards every channel that the body wrote holds one value an item, to be read as a
-    list.
+    list, and the pipeline's inputs are as they were.
     """
 
     body: Flow = Field(description="what runs for every item")
@@ -100,8 +100,8 @@ def _compile(flow: Each, scope: Scope, path: Path, checker: Checker) -> tuple[No
     end = dict(scope)
     written = []
     for channel, slot in after.items():
-        if slot is inner.get(channel) or (channel in checker.inputs and channel == item):
-            continue
+        if slot is inner.get(channel) or channel in checker.inputs:
+            continue  # inputs of the pipeline are as they were, as after branches
         if slot.spread:
             checker.problem(
                 name,

@@ -140,7 +140,7 @@ def _compile(flow: Recurse, scope: Scope, path: Path, checker: Checker) -> tuple
     end = dict(scope)
     written = []
     for channel, slot in after.items():
-        if slot is scope.get(channel) or channel == "query":
+        if slot is scope.get(channel) or channel in checker.inputs:
             continue
         if slot.spread:
             checker.problem(

@@ -1,8 +1,8 @@
 """Prompt files: Markdown with a system part, a line of three hyphens, and the user's part.
 
-Placeholders are `{passages}`, `{question}` and `{not_found}`; any other text in braces stays as it is, unless it looks
-like a placeholder. Nothing is evaluated: a placeholder is replaced by its text once, and what it stands for is not
-looked at again.
+Placeholders are names in braces, such as `{passages}` and `{question}`; each operator says which ones its prompts have.
+Any other text in braces stays as it is, unless it looks like a placeholder. Nothing is evaluated: a placeholder is
+replaced by its text once, and what it stands for is not looked at again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from rag.errors import ConfigError, NotFoundError, did_you_mean
 
 __all__ = ["Prompt", "load_prompt"]
 
-_PACKAGED = Path(__file__).parent / "prompts"
+_PACKAGED = Path(__file__).parent / "generation" / "prompts"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _NAME = re.compile(r"\w[\w.-]*\Z")
-_KNOWN = ("passages", "question", "not_found")
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,25 @@ class Prompt:
         return Prompt(put(self.system), put(self.user))
 
 
-def load_prompt(name: str, folder: str | None = None) -> Prompt:
-    """The prompt NAME.md from `folder`, or from the folder in RAG_PROMPTS, or from this package, the first that has it.
+def load_prompt(
+    name: str,
+    folder: str | None = None,
+    *,
+    packaged: Path = _PACKAGED,
+    placeholders: tuple[str, ...] = ("passages", "question"),
+    optional: tuple[str, ...] = ("not_found",),
+) -> Prompt:
+    """The prompt NAME.md from `folder`, from the folder in RAG_PROMPTS, or from `packaged`, the first that has it.
+
+    It must have all `placeholders`, and may have the `optional` ones.
 
     Raises ConfigError for a name that is none or a file with wrong placeholders, NotFoundError where there is no such
     prompt.
     """
     if not _NAME.match(name):
-        raise ConfigError(
-            f"{name!r} is no name of a prompt", hint="a name is letters, digits, '-', '_' and '.', no path"
-        )
+        raise ConfigError(f"{name!r} is no name of a prompt", hint="letters, digits, '-', '_' and '.', no path")
     folders = [Path(f) for f in (folder, os.environ.get("RAG_PROMPTS")) if f]
-    for place in (*folders, _PACKAGED):
+    for place in (*folders, packaged):
         file = place / f"{name}.md"
         try:
             inside = file.resolve().is_relative_to(place.resolve())
@@ -60,22 +66,23 @@ def load_prompt(name: str, folder: str | None = None) -> Prompt:
             continue
         if not inside:
             raise ConfigError(f"prompt {name!r} is a link that leads out of {place}", hint="put the file itself there")
-        return _read(file, changed)
-    known = {f.stem for place in (*folders, _PACKAGED) for f in place.glob("*.md")}
+        return _read(file, changed, placeholders, optional)
+    known = {f.stem for place in (*folders, packaged) for f in place.glob("*.md")}
     raise NotFoundError(f"there is no prompt {name!r}", hint=did_you_mean(name, known))
 
 
 @lru_cache(64)
-def _read(file: Path, changed: int) -> Prompt:
+def _read(file: Path, changed: int, placeholders: tuple[str, ...], optional: tuple[str, ...]) -> Prompt:
     """The prompt in a file, read again when the file has changed."""
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"prompt {file} is not UTF-8: {error.reason} at byte {error.start}") from None
     found = set(_PLACEHOLDER.findall(text))
-    for name in sorted(found - set(_KNOWN)):
-        raise ConfigError(f"prompt {file} has an unknown placeholder {{{name}}}", hint=did_you_mean(name, _KNOWN))
-    for name in ("passages", "question"):
+    known = (*placeholders, *optional)
+    for name in sorted(found - set(known)):
+        raise ConfigError(f"prompt {file} has an unknown placeholder {{{name}}}", hint=did_you_mean(name, known))
+    for name in placeholders:
         if name not in found:
             raise ConfigError(f"prompt {file} has no placeholder {{{name}}}", hint="without it the model cannot answer")
     system, line, user = text.partition("\n---\n")

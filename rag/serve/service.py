@@ -1,0 +1,300 @@
+"""Several pipelines over several collections, served: what HTTP and MCP have in common.
+
+Requests are admitted up to a bound, coalesced into batches, limited in time, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rag.collection import Collection
+from rag.errors import ConfigError, DeadlineError, RagError, did_you_mean
+from rag.operators.retrieval import BM25, Dense, Fuse
+from rag.pipelines import NodeFinished, NodeStarted, Pipeline, Run, Span, Token
+from rag.pipelines.events import Event
+from rag.pipelines.execution import Stopped
+from rag.serve.coalesce import Coalescer
+from rag.serve.metrics import Counter, Gauge, Histogram
+from rag.serve.problems import BusyError, StoppingError, UnknownPipelineError, problem_of
+from rag.serve.tools import Tool
+from rag.serve.watch import Wrote, brief, watched
+
+__all__ = ["Limits", "Progress", "Service", "search_pipeline"]
+
+log = logging.getLogger("rag.serve")
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one service does at most. `seconds` a request, `requests` under way or waiting, `body` bytes a request.
+
+    `max_batch` requests meet in one batch after waiting `max_wait` seconds at most while the service is busy; `at_once`
+    batches and `streams` streamed runs go on at the same time.
+    """
+
+    seconds: float = 60.0
+    requests: int = 512
+    body: int = 1 << 20
+    max_batch: int = 32
+    max_wait: float = 0.002
+    at_once: int = 2
+    streams: int = 32
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something that happened in a streamed run: its kind (node_started, token, ...) and the facts, as JSON values."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class Service:
+    """Serves pipelines by name. Call `start` before the first request and `close` after the last.
+
+    `collections` are told to look for new generations now and then. Raises ConfigError for two pipelines of one name or
+    one whose inputs JSON cannot hold.
+    """
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        *,
+        collections: Mapping[str, Collection] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.collections = dict(collections or {})
+        self.tools: dict[str, Tool] = {}
+        for pipeline in pipelines:
+            tool = Tool(pipeline)
+            if tool.name in self.tools:
+                raise ConfigError(f"two pipelines are called {tool.name!r}", hint="give one another `name:`")
+            self.tools[tool.name] = tool
+        self.closing = False
+        self.requests = Counter("rag_requests_total", "Requests by pipeline and outcome.")
+        self.seconds = Histogram("rag_request_seconds", "Seconds from request to result.", _SECONDS)
+        self.batches = Histogram("rag_batch_size", "Requests that met in one batch.", (1, 2, 4, 8, 16, 32, 64, 128))
+        self.node_seconds = Counter("rag_node_seconds_total", "Seconds spent in each node.")
+        self.node_items = Counter("rag_node_items_total", "Items that each node handled.")
+        self.under_way = Gauge("rag_requests_under_way", "Requests admitted and not yet answered.")
+        self._batching = ThreadPoolExecutor(self.limits.at_once * max(len(self.tools), 1), "rag-batch")
+        self._streaming = ThreadPoolExecutor(self.limits.streams, "rag-serve-stream")
+        self._coalescers = {name: self._coalescer(name, tool) for name, tool in self.tools.items()}
+        self._watched: dict[str, Pipeline] = {}
+        self._runs: set[Run] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def metrics(self) -> list[Counter | Gauge | Histogram]:
+        return [self.requests, self.under_way, self.seconds, self.batches, self.node_seconds, self.node_items]
+
+    def bind(self) -> Service:
+        """Open all resources of all pipelines, so that what is missing is told before the first request."""
+        for tool in self.tools.values():
+            tool.pipeline.bind()
+        for collection in self.collections.values():
+            _ = collection.encoder
+        return self
+
+    def start(self) -> None:
+        """Begin to look for new generations of the collections; needs a running event loop."""
+        if self.collections and self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._refresh())
+
+    async def close(self) -> None:
+        """Stop all runs at their next node, and end the threads."""
+        self.closing = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+        for run in list(self._runs):
+            run.stop()
+        for executor in (self._batching, self._streaming):
+            await asyncio.to_thread(executor.shutdown, cancel_futures=True)
+
+    def tool(self, name: str) -> Tool:
+        """The tool of this name; UnknownPipelineError."""
+        if name not in self.tools:
+            raise UnknownPipelineError(f"there is no pipeline {name!r}", hint=did_you_mean(name, self.tools))
+        return self.tools[name]
+
+    async def run(self, name: str, arguments: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """The result of one call as JSON values. Cancelling it withdraws the request.
+
+        Raises UnknownPipelineError, InputError, BusyError, StoppingError, DeadlineError and what the run raises.
+        """
+        tool = self.tool(name)
+        with self._counted(name):
+            call = tool.parse(arguments)
+            seconds = self.limits.seconds
+            result: dict[str, Any] = await self._coalescers[name].run(
+                call.inputs, lambda state: tool.result(state, call), seconds
+            )
+            return result
+
+    async def stream(
+        self, name: str, arguments: Mapping[str, Any] | bytes, *, watch: bool = False
+    ) -> AsyncIterator[Progress]:
+        """One run as it goes on: started, node_started, token, note, node_finished, at last finished with the result.
+
+        With `watch` every node is followed by `wrote`, the values that it wrote. Closing the iterator stops the run at
+        its next node. Raises as `run` does: for what is wrong with the call before `started`.
+        """
+        tool = self.tool(name)
+        with self._counted(name):
+            call = tool.parse(arguments)
+            pipeline = self._twin(tool) if watch else tool.pipeline
+            loop = asyncio.get_running_loop()
+            queue: asyncio.Queue[Progress | Exception] = asyncio.Queue()
+            recorder = _Recorder(lambda item: loop.call_soon_threadsafe(queue.put_nowait, item), self.limits.seconds)
+            run = recorder.run
+
+            def work() -> None:
+                try:
+                    state = pipeline.run(call.inputs, observe=run)
+                    recorder.finished(Progress("finished", {"result": tool.result(state, call)}))
+                except Exception as error:  # noqa: BLE001  raised again where the events are read
+                    recorder.finished(error)
+
+            yield Progress("started", {"pipeline": name})
+            self._runs.add(run)
+            future = self._streaming.submit(work)
+            try:
+                while True:
+                    left = max(self.limits.seconds - (run.clock() - run.began), 0)
+                    item = await asyncio.wait_for(queue.get(), left)
+                    if isinstance(item, Exception):
+                        raise item
+                    yield item
+                    if item.kind == "finished":
+                        return
+            except Stopped:
+                raise StoppingError from None
+            except asyncio.TimeoutError as error:
+                if isinstance(error, DeadlineError):
+                    raise
+                raise DeadlineError(f"the run took longer than {self.limits.seconds:g} s") from None
+            finally:
+                run.stop()
+                future.cancel()
+                self._runs.discard(run)
+                self._note_spans(name, run.spans)
+
+    def _twin(self, tool: Tool) -> Pipeline:
+        """The pipeline that tells what its nodes write; made when it is first watched."""
+        if tool.name not in self._watched:
+            self._watched[tool.name] = watched(tool.pipeline)
+        return self._watched[tool.name]
+
+    def _coalescer(self, name: str, tool: Tool) -> Coalescer:
+        def observe(size: int, spans: Iterable[Span]) -> None:
+            self.batches.observe(size, pipeline=name)
+            self._note_spans(name, spans)
+
+        limits = self.limits
+        return Coalescer(
+            tool.pipeline,
+            self._batching,
+            max_batch=limits.max_batch,
+            max_wait=limits.max_wait,
+            at_once=limits.at_once,
+            observe=observe,
+        )
+
+    def _note_spans(self, name: str, spans: Iterable[Span]) -> None:
+        for span in spans:
+            if span.items:
+                self.node_seconds.add(span.seconds, pipeline=name, node=span.node)
+                self.node_items.add(span.items, pipeline=name, node=span.node)
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Admits one request, and counts it with its outcome and its seconds."""
+        if self.closing:
+            raise StoppingError
+        if self.under_way.value >= self.limits.requests:
+            self.requests.add(pipeline=name, outcome="busy")
+            raise BusyError(f"{self.limits.requests} requests are under way already", hint="ask again in a second")
+        self.under_way.value += 1
+        began = time.perf_counter()
+        outcome = "ok"
+        try:
+            yield
+            self.seconds.observe(time.perf_counter() - began, pipeline=name)
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        except Exception as error:
+            problem = problem_of(error)
+            outcome = "rejected" if problem.status == 422 else "failed"
+            if outcome == "failed":
+                log.error("pipeline %s: %s", name, problem.detail.partition("\n")[0])
+            raise
+        finally:
+            self.under_way.value -= 1
+            self.requests.add(pipeline=name, outcome=outcome)
+
+    async def _refresh(self, every: float = 5.0) -> None:
+        while True:
+            await asyncio.sleep(every)
+            for name, collection in self.collections.items():
+                try:
+                    await asyncio.to_thread(collection.refresh)
+                except RagError as error:  # what was open before goes on being served
+                    log.error("collection %s: %s", name, error)
+
+
+class _Recorder:
+    """Turns what one run reports, in whichever thread, into progress."""
+
+    def __init__(self, tell: Callable[[Progress | Exception], object], seconds: float) -> None:
+        self._tell = tell
+        self._noted = 0
+        self.run = Run(self._event, deadline=seconds)
+
+    def finished(self, end: Progress | Exception) -> None:
+        self._notes()
+        with suppress(RuntimeError):  # the event loop was closed meanwhile, nobody listens
+            self._tell(end)
+
+    def _event(self, event: Event | Wrote) -> None:
+        self._notes()
+        if isinstance(event, NodeStarted):
+            self._tell(Progress("node_started", {"node": event.node}))
+        elif isinstance(event, Token):
+            self._tell(Progress("token", {"node": event.node, "text": event.text}))
+        elif isinstance(event, NodeFinished):
+            self._tell(Progress("node_finished", {"node": event.node, "seconds": round(event.seconds, 6)}))
+        elif isinstance(event, Wrote):
+            channels = {channel: brief(value) for channel, value in event.values.items()}
+            self._tell(Progress("wrote", {"node": event.node, "channels": channels}))
+
+    def _notes(self) -> None:
+        """Tell what flows decided since the last time: such notes are in the trace only."""
+        spans = self.run.spans
+        while self._noted < len(spans):
+            span = spans[self._noted]
+            self._noted += 1
+            if span.note:
+                self._tell(Progress("note", {"node": span.node, "text": span.note}))
+
+
+def search_pipeline(collection: Collection, name: str = "search") -> Pipeline:
+    """Hybrid retrieval over one collection, as every collection is served with."""
+    return Pipeline(
+        (Dense() | BM25()) >> Fuse(k=1000),
+        collection=collection,
+        name=name,
+        description="Find the passages of the indexed documents that fit a question or some words best.",
+    )

@@ -1,0 +1,124 @@
+// What a run made, as elements: answers with their sources, hits, contexts, and one card for every node of the path.
+
+export function make(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+export function duration(seconds) {
+  if (seconds < 0.001) return `${Math.max(1, Math.round(seconds * 1e6))} µs`;
+  return seconds < 1 ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms` : `${seconds.toFixed(2)} s`;
+}
+
+const WINDOW = 260; // characters of a source shown on each side of what is cited
+
+// Passages by where they stand, collected from contexts and hits while a run goes on.
+export class Passages {
+  #known = [];
+
+  add(channels) {
+    for (const value of Object.values(channels)) {
+      const rows = value?.passages ?? value?.hits ?? [];
+      for (const row of rows) if (row.text && row.document) this.#known.push(row);
+    }
+  }
+
+  around(citation) {
+    return this.#known.find((p) => p.document === citation.document && p.start <= citation.start && citation.end <= p.end);
+  }
+}
+
+// Offsets count characters as Python does, that is code points.
+function highlighted(passage, citation) {
+  const letters = Array.from(passage.text);
+  const [from, to] = [citation.start - passage.start, citation.end - passage.start];
+  const first = Math.max(0, from - WINDOW);
+  const last = Math.min(letters.length, to + WINDOW);
+  const cut = (a, b) => letters.slice(a, b).join("");
+  return make("blockquote", {},
+    first > 0 ? cut(first, from).replace(/^\S*\s/, "… ") : cut(first, from),
+    make("mark", {}, cut(from, to)),
+    last < letters.length ? cut(to, last).replace(/\s\S*$/, " …") : cut(to, last));
+}
+
+export function answer(value, passages) {
+  const text = make("p", { class: "text" });
+  for (const piece of value.text.trim().split(/(\[\d+\])/)) {
+    const number = /^\[(\d+)\]$/.exec(piece)?.[1];
+    const known = number && value.citations.some((c) => String(c.number) === number);
+    text.append(known ? make("a", { class: "cite", href: `#source-${number}` }, number) : piece);
+  }
+  const card = make("article", { class: value.found ? "card answer" : "card answer missing" }, make("h2", {}, "Answer"), text);
+  if (value.usage?.calls) {
+    card.append(make("p", { class: "quiet small" }, `${value.usage.prompt_tokens} tokens read, ${value.usage.completion_tokens} written`));
+  }
+  if (!value.citations.length) return card;
+  const list = make("ol", { class: "sources" });
+  const seen = new Set();
+  for (const citation of value.citations) {
+    const passage = passages.around(citation);
+    const item = make("li", {},
+      make("span", { class: "number" }, String(citation.number)),
+      make("div", {},
+        make("div", { class: "place" }, `${citation.document}:${citation.line}`),
+        passage ? highlighted(passage, citation) : make("blockquote", {}, make("mark", {}, citation.quote))));
+    if (!seen.has(citation.number)) item.id = `source-${citation.number}`;
+    seen.add(citation.number);
+    list.append(item);
+  }
+  card.append(make("h3", {}, "Sources"), list);
+  return card;
+}
+
+export function hits(rows, total = rows.length, words = "") {
+  if (!rows.length) return make("p", { class: "quiet" }, "nothing found");
+  const best = Math.max(...rows.map((r) => r.score), 1e-9);
+  const list = make("ol", { class: "hits" });
+  for (const row of rows) {
+    const bar = make("span", { class: "bar" }, make("i"));
+    bar.firstChild.style.width = `${Math.max(3, (100 * row.score) / best)}%`;
+    const place = make("div", { class: "place" }, row.document ?? `chunk ${row.id}`, bar, make("span", { class: "score" }, Number(row.score).toPrecision(3)));
+    list.append(make("li", {}, make("span", { class: "number" }, String(row.rank)), make("div", {}, place, marked(row.text ?? "", words))));
+  }
+  const box = make("div", {}, list);
+  if (total > rows.length) box.append(make("p", { class: "quiet small" }, `the first ${rows.length} of ${total}`));
+  return box;
+}
+
+function marked(text, words) {
+  const wanted = new Set((words.toLowerCase().match(/[\p{L}\p{N}]{4,}/gu) ?? []));
+  const quote = make("p", { class: "passage" });
+  for (const piece of text.split(/([\p{L}\p{N}]+)/u)) {
+    quote.append(wanted.has(piece.toLowerCase()) ? make("b", {}, piece) : piece);
+  }
+  return quote;
+}
+
+// The value of one channel, whatever it is.
+export function channel(value, words, passages) {
+  if (value && Array.isArray(value.hits)) return hits(value.hits, value.total, words);
+  if (value && Array.isArray(value.passages)) {
+    const list = make("ol", { class: "hits" });
+    for (const p of value.passages) {
+      list.append(make("li", {}, make("span", { class: "number" }, String(p.number)),
+        make("div", {}, make("div", { class: "place" }, `${p.document}:${p.line}`), marked(p.text, words))));
+    }
+    const box = make("div", {}, value.passages.length ? list : make("p", { class: "quiet" }, "no passages"));
+    if (value.left_out) box.append(make("p", { class: "quiet small" }, `${value.left_out} more did not fit`));
+    return box;
+  }
+  if (value && typeof value === "object" && "citations" in value) {
+    const sources = [...new Set(value.citations.map((c) => `${c.document}:${c.line}`))].join(", ");
+    return make("div", {}, make("p", { class: "passage" }, value.text), make("p", { class: "place" }, sources));
+  }
+  if (value && typeof value === "object" && typeof value.text === "string") return make("p", { class: "passage" }, value.text);
+  if (Array.isArray(value)) {
+    const list = make("ul", { class: "plain" });
+    for (const item of value) list.append(make("li", {}, channel(item, words, passages)));
+    return list;
+  }
+  if (typeof value === "string") return make("p", { class: "passage" }, value);
+  return make("code", {}, JSON.stringify(value));
+}

@@ -1,0 +1,108 @@
+"""The command `rag serve`: what it opens, what it refuses, that it starts, answers and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from rag.errors import ConfigError
+from rag.serve.serving import open_service
+from tests.serve.conftest import RagCommand
+
+
+def test_every_collection_gets_search_and_every_pipeline(kb: Path, tmp_path: Path):
+    (tmp_path / "words.yaml").write_text("flow: [bm25]\n")
+    alone = open_service(["hybrid", "words.yaml"], [str(kb)], None)
+    assert set(alone.tools) == {"hybrid", "words", "search"}
+    assert set(alone.collections) == {"kb"}
+    both = open_service(["hybrid"], [f"law={kb}", f"news={kb}"], None)
+    assert set(both.tools) == {"law_hybrid", "law_search", "news_hybrid", "news_search"}
+
+
+def test_without_a_pipeline_an_answering_one_is_served(kb: Path):
+    assert set(open_service([], [str(kb)], None).tools) == {"extractive", "search"}
+    assert set(open_service([], [str(kb)], "scripted").tools) == {"naive", "search"}
+
+
+def test_what_several_pipelines_name_is_opened_once(kb: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"collection: {kb}\nencoder: hashing:128\nflow: [dense]\n")
+    service = open_service(["a.yaml", "b.yaml"], [], None)
+    a, b = (service.tools[name].pipeline.resources for name in ("a", "b"))
+    assert a["collection"] is b["collection"]
+    assert a["encoder"] is b["encoder"]
+    assert list(service.collections.values()) == [a["collection"]]
+
+
+def test_names_must_differ(kb: Path):
+    with pytest.raises(ConfigError, match="two collections are called 'kb'"):
+        open_service(["hybrid"], [str(kb), str(kb)], None)
+    with pytest.raises(ConfigError, match="two pipelines are called 'hybrid'"):
+        open_service(["hybrid", "hybrid"], [str(kb)], None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "nothing to serve"),
+        (["hybrid"], 2, "needs a Collection"),
+        (["hibrid", "-c", "KB"], 3, "did you mean 'hybrid'"),
+        (["hybrid", "-c", "nowhere"], 3, "not a collection"),
+        (["hybrid", "-c", "KB", "--host", "0.0.0.0"], 2, "no token"),
+        (["hybrid", "-c", "KB", "--mcp", "stdio", "--ui"], 2, "no page"),
+        (["hybrid", "-c", "KB", "--port", "PORT"], 2, "cannot listen"),
+    ],
+)
+def test_refusals(rag: RagCommand, kb: Path, arguments: list[str], code: int, message: str):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        filled = {"KB": str(kb), "PORT": str(taken.getsockname()[1])}
+        done = rag("serve", *(filled.get(a, a) for a in arguments))
+    assert done.code == code
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_short_token_is_refused(rag: RagCommand, kb: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    done = rag("serve", "hybrid", "-c", kb, "--host", "0.0.0.0", "--token-env", "MY_TOKEN")
+    assert done.code == 2
+    assert "MY_TOKEN has 6 characters" in done.err
+    assert "secret" not in done.err
+
+
+def test_it_starts_answers_logs_and_ends(kb: Path):
+    token = "0123456789abcdef0123456789"
+    command = [sys.executable, "-m", "rag", "serve", "hybrid", "-c", str(kb), "--port", "0", "--ui", "--mcp", "http"]
+    environment = {**os.environ, "RAG_TOKEN": token, "COLUMNS": "200"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        told = ""
+        while (place := re.search(r"MCP\s+(http://\S+)/mcp", told)) is None:
+            line = process.stderr.readline()
+            assert line, told
+            told += line
+        assert "serving hybrid, search" in told
+        with httpx2.Client(
+            base_url=place[1],
+            timeout=20,
+            headers={"Authorization": f"Bearer {token}"},
+            transport=httpx2.HTTPTransport(retries=8),
+        ) as client:
+            found = client.post("/v1/pipelines/hybrid/run", json={"query": "secret roux"}).json()["hits"]
+            assert found[0]["document"] == "sub/cooking.txt"
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=20)
+    assert process.returncode in (0, 130, -signal.SIGINT)
+    assert "POST '/v1/pipelines/hybrid/run' 200" in rest
+    for private in (token, "secret roux", "Traceback"):
+        assert private not in rest
