@@ -24,8 +24,8 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
     """Answer with the words of the documents: the sentence that answers best, and the shortest span of it that does.
 
     Sentences are ranked by what they share with the question, and the best `compare` of them by their cosine with it
-    too; then every span of up to ten words of the best three by its form, its neighbours and the kind of answer that
-    the question asks for. The weights are boosted trees fitted to SQuAD's training questions
+    too; then every span of up to ten words of these (of three at most) by its form, its neighbours and the kind of
+    answer that the question asks for. The weights are boosted trees fitted to SQuAD's training questions
     (`benchmarks/fit_reader.py`); they know English question words, and fall back on shared words in other languages.
 
     The citation is the whole sentence that the answer stands in. The answer's `score` is the estimated probability
