@@ -77,6 +77,10 @@ def main() -> None:
         for form in ("sentence", "span"):
             operator = ExtractiveAnswer(form=form, min_support=0)
             measure(f"ExtractiveAnswer, {form}", setting, operator.run_batch(questions, contexts, encoder), items)
+        for compare in (1, 4):
+            operator = ExtractiveAnswer(form="span", min_support=0, compare=compare)
+            answers = operator.run_batch(questions, contexts, encoder)
+            measure(f"ExtractiveAnswer, span, compare={compare}", setting, answers, items)
     encoder.save()
 
     print("\nrefusals at min_support: share of answerable questions refused, and of the others answered")

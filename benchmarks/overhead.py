@@ -7,8 +7,6 @@ of 100 rounds, and a chain of 10 that hands on 100 documents with embeddings unt
     python benchmarks/overhead.py
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import operator as arithmetic

@@ -283,6 +283,16 @@ def test_an_answer_that_was_cut_off_says_so(endpoint):
     assert list(chat_model(endpoint).stream(ASK))[-1].finish == "length"
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_half_characters_do_not_get_through(endpoint, call):
+    half = {"choices": [{"index": 0, "message": {"content": "a\ud83d"}, "finish_reason": "stop"}]}
+    endpoint.reply = lambda path, body: (
+        events(delta("a\ud83d"), delta(None, "stop"), "[DONE]") if body.get("stream") else as_json(half)
+    )
+    got = call(chat_model(endpoint))
+    assert (got[-1] if isinstance(got, list) else got).text == "a?"
+
+
 def test_too_many_requests_are_sent_again(endpoint):
     replies = [(429, "text/plain", [b"slow down"]), (500, "text/plain", [b"oops"])]
     endpoint.reply = lambda path, body: replies.pop() if replies else completion(path, body)

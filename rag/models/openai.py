@@ -185,7 +185,7 @@ class OpenAIChatModel:
         entries = choice.logprobs.content if choice.logprobs else None
         if choice.message.content is None and choice.finish_reason != "length":
             raise ModelError(f"{self.name}: no text came back (finish reason {choice.finish_reason!r})")
-        return _make(choice.message.content or "", answer.usage, choice.finish_reason, entries)
+        return _make(_valid(choice.message.content or ""), answer.usage, choice.finish_reason, entries)
 
 
 class _Collected:
@@ -206,7 +206,7 @@ class _Collected:
         self.finish = choice.finish_reason or self.finish
         if choice.logprobs and choice.logprobs.content:
             self.entries += choice.logprobs.content
-        piece: str = choice.delta.content or ""
+        piece = _valid(choice.delta.content or "")
         self.pieces.append(piece)
         return piece
 
@@ -214,6 +214,11 @@ class _Collected:
         if self.finish is None:
             raise ModelError(f"{name}: the stream broke off before the answer was complete", hint="try again")
         return _make("".join(self.pieces), self.usage, self.finish, self.entries)
+
+
+def _valid(text: str) -> str:
+    """The text with halves of characters, which JSON can carry and no encoder reads, replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _make(text: str, usage: Any, finish: str, entries: Any) -> Completion:

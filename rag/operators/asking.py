@@ -13,7 +13,8 @@ from pydantic import Field
 
 from rag.models.protocol import Completion
 from rag.operators.base import Operator
-from rag.operators.generation.prompts import load_prompt
+from rag.operators.prompts import load_prompt
+from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Message
 
@@ -72,6 +73,19 @@ class Asking(Operator, deterministic=False, waits=True):
             share = max(held - (needed - llm.context_tokens), 0) / held
             left = min(int(len(text) * share), len(text) - 1)
             values[cut] = text[:left] if keep == "head" else text[len(text) - left :]
+
+    def ask_for_items(
+        self,
+        llm: ChatModel,
+        values: Mapping[str, str],
+        *,
+        cut: str = "question",
+        keep: Literal["head", "tail"] = "head",
+    ) -> list[str]:
+        """The lines of the reply as `items`; the last one is left out when the model was cut off within it."""
+        completion = self.ask(llm, values, cut=cut, keep=keep)
+        found = items(completion.text)
+        return found[:-1] if completion.finish == "length" and len(found) > 1 else found
 
     def run_batch(self, *channels: Any, **resources: Any) -> list[Any]:
         return at_once(partial(self.run, **resources), zip(*channels, strict=True), self.concurrency)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rag.types import State
+from rag.types import State, Usage
 
 __all__ = ["Event", "Finished", "NodeFinished", "NodeStarted", "Span", "Token"]
 
@@ -47,7 +47,8 @@ Event: TypeAlias = NodeStarted | Token | NodeFinished | Finished
 class Span:
     """One execution of a node: when it began (seconds since the run began), how long it took, for how many items.
 
-    `note` is what a flow decided there: the way it took, what ended a loop, which try failed.
+    `note` is what a flow decided there: the way it took, what ended a loop, which try failed. `usage` is what language
+    models consumed there.
     """
 
     node: str
@@ -55,3 +56,4 @@ class Span:
     seconds: float
     items: int = 1
     note: str = ""
+    usage: Usage = Usage()

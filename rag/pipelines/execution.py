@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rag.errors import DeadlineError
 from rag.pipelines.events import Event, Span
 from rag.pipelines.memo import Memo
+from rag.types import Usage
 
 __all__ = ["Run", "Stopped", "gather", "side_by_side", "wait_for", "within"]
 
@@ -72,10 +73,10 @@ class Run:
         """Write into the trace what a node decided."""
         self.spans.append(Span(node, self.clock() - self.began, 0.0, 0, text))
 
-    def span(self, node: str, start: float, items: int = 1) -> float:
+    def span(self, node: str, start: float, items: int = 1, usage: Usage | None = None) -> float:
         """Note that `node` ran from `start` until now; returns the seconds."""
         seconds = self.clock() - start
-        self.spans.append(Span(node, start - self.began, seconds, items))
+        self.spans.append(Span(node, start - self.began, seconds, items, usage=usage or Usage()))
         return seconds
 
 

@@ -64,7 +64,7 @@ class Branches(Node):
         self.branches = branches
         self.merges = merges
         self.waits = any(b.waits for b in branches)
-        self._threads = sum(b.waits for b in branches) > 1
+        self._together = sum(b.waits for b in branches) > 1  # one that waits gains nothing from company
 
     def bind(self, resolve: Resolve) -> None:
         for branch in self.branches:
@@ -72,7 +72,7 @@ class Branches(Node):
 
     def run(self, values: Channels, run: Run | None) -> None:
         copies = [dict(values) for _ in self.branches]
-        if self._threads:
+        if self._together:
             side_by_side([partial(b.run, c, run) for b, c in zip(self.branches, copies, strict=True)])
         else:
             for branch, copy in zip(self.branches, copies, strict=True):
@@ -81,7 +81,7 @@ class Branches(Node):
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
         copies = [[dict(values) for values in batch] for _ in self.branches]
-        if self._threads:
+        if self._together:
             side_by_side([partial(b.run_batch, c, run) for b, c in zip(self.branches, copies, strict=True)])
         else:
             for branch, copy in zip(self.branches, copies, strict=True):
@@ -91,7 +91,11 @@ class Branches(Node):
 
     async def arun(self, values: Channels, run: Run | None) -> None:
         copies = [dict(values) for _ in self.branches]
-        await gather([b.arun(c, run) for b, c in zip(self.branches, copies, strict=True)])
+        if self._together:
+            await gather([b.arun(c, run) for b, c in zip(self.branches, copies, strict=True)])
+        else:
+            for branch, copy in zip(self.branches, copies, strict=True):
+                await branch.arun(copy, run)
         self._merge(values, copies)
 
     def describe(self, depth: int = 0) -> Iterator[str]:

@@ -159,19 +159,12 @@ def _parallel(flow: Parallel, scope: Scope, path: Path, checker: Checker) -> tup
             after[channel] = ends[writers[0]][channel]
             continue
         parts = [(i, end[channel]) for i, end in enumerate(ends) if channel in end]
-        kinds = list(dict.fromkeys(show_type(slot.type) for _, slot in parts))
-        if len(kinds) > 1:
-            checker.problem(
-                name,
-                path,
-                f"its branches write different types to channel {channel!r}: {', '.join(kinds)}",
-                "let them write different channels",
-            )
+        kind = union_type([slot.type for _, slot in parts])
         sources = tuple(i if i in writers else -1 for i, _ in parts)
         spread = tuple(slot.spread for _, slot in parts)
         target = f"{channel} by {name}" if channel in checker.inputs else channel
         merges.append(Merge(channel, target, sources, spread, collect=True))
-        after[target] = Slot(parts[0][1].type, name, spread=True)
+        after[target] = Slot(kind, name, spread=True)
         if target != channel:
             after[channel] = Slot(parts[0][1].type, by_branch=target)
     return Branches(name, [node for node, _ in compiled], merges), after

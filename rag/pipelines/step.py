@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_origin
 
@@ -14,6 +15,7 @@ from rag.operators.signature import Form, Write, show_type
 from rag.pipelines.events import NodeFinished, NodeStarted, Token
 from rag.pipelines.execution import Run, Stopped, side_by_side, wait_for
 from rag.pipelines.memo import MISS
+from rag.pipelines.meter import metering
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.types import ChunkStore, Delta, Hits
 
@@ -58,7 +60,37 @@ class Step(Node):
                 self._batch_call = functools.partial(self._batch_call, **self._resources)
 
     def run(self, values: Channels, run: Run | None) -> None:
-        start = self._begin(run) if run is not None else 0.0
+        if run is None:
+            self._run(values, None)
+        else:
+            with observed(self.name, run):
+                self._run(values, run)
+
+    async def arun(self, values: Channels, run: Run | None) -> None:
+        if run is None:
+            await self._arun(values, None)
+        else:
+            with observed(self.name, run):
+                await self._arun(values, run)
+
+    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        if self._batch_call is not None:
+            with nullcontext() if run is None else observed(self.name, run, len(batch)):
+                self._run_batch(batch, run)
+        elif self.waits and len(batch) > 1:
+            side_by_side([functools.partial(self.run, values, run) for values in batch])
+        else:
+            for values in batch:
+                self.run(values, run)
+
+    def describe(self, depth: int = 0) -> Iterator[str]:
+        signature = self.operator.signature()
+        reads = ", ".join(a.channel + ("?" if a.optional else "") for a in self._arguments) or "-"
+        writes = ", ".join(w.channel for w in signature.writes) or "-"
+        needs = "".join(f"  [{r.channel}]" for r in signature.resources)
+        yield f"{'  ' * depth}{self.name}: {self.operator!r}   {reads} -> {writes}{needs}"
+
+    def _run(self, values: Channels, run: Run | None) -> None:
         try:
             arguments = self._take(values)
             recall = _Recall(self, arguments, run) if run is not None and run.memos else None
@@ -73,12 +105,8 @@ class Step(Node):
             self._write(values, result)
         except Exception as error:  # noqa: BLE001  whatever an operator raises gets the node's name
             self._fail(error)
-        finally:
-            if run is not None:
-                run.emit(NodeFinished(self.name, run.span(self.name, start)))
 
-    async def arun(self, values: Channels, run: Run | None) -> None:
-        start = self._begin(run) if run is not None else 0.0
+    async def _arun(self, values: Channels, run: Run | None) -> None:
         try:
             arguments = self._take(values)
             recall = _Recall(self, arguments, run) if run is not None and run.memos else None
@@ -91,19 +119,8 @@ class Step(Node):
             self._write(values, result)
         except Exception as error:  # noqa: BLE001
             self._fail(error)
-        finally:
-            if run is not None:
-                run.emit(NodeFinished(self.name, run.span(self.name, start)))
 
-    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
-        if self._batch_call is None:
-            if self.waits and len(batch) > 1:
-                side_by_side([functools.partial(self.run, values, run) for values in batch])
-            else:
-                for values in batch:
-                    self.run(values, run)
-            return
-        start = self._begin(run) if run is not None else 0.0
+    def _run_batch(self, batch: list[Channels], run: Run | None) -> None:
         try:
             rows = [self._take(values) for values in batch]
             remembers = run is not None and run.memos
@@ -112,21 +129,6 @@ class Step(Node):
                 self._write(values, result)
         except Exception as error:  # noqa: BLE001
             self._fail(error)
-        finally:
-            if run is not None:
-                run.emit(NodeFinished(self.name, run.span(self.name, start, len(batch))))
-
-    def describe(self, depth: int = 0) -> Iterator[str]:
-        signature = self.operator.signature()
-        reads = ", ".join(a.channel + ("?" if a.optional else "") for a in self._arguments) or "-"
-        writes = ", ".join(w.channel for w in signature.writes) or "-"
-        needs = "".join(f"  [{r.channel}]" for r in signature.resources)
-        yield f"{'  ' * depth}{self.name}: {self.operator!r}   {reads} -> {writes}{needs}"
-
-    def _begin(self, run: Run) -> float:
-        run.check()
-        run.emit(NodeStarted(self.name))
-        return run.clock()
 
     async def _acall(self, arguments: list[Any], run: Run | None) -> Any:
         if self._form == "async":
@@ -231,6 +233,19 @@ class Step(Node):
         wrapped = OperatorError(f"{type(error).__name__}: {error}")
         wrapped.node = self.name
         raise wrapped from error
+
+
+@contextmanager
+def observed(node: str, run: Run, items: int = 1) -> Iterator[None]:
+    """Reports the work inside to the run: when it began and ended, and what language models consumed."""
+    run.check()
+    run.emit(NodeStarted(node))
+    start = run.clock()
+    with metering() as meter:
+        try:
+            yield
+        finally:
+            run.emit(NodeFinished(node, run.span(node, start, items, meter.usage)))
 
 
 class _Recall:

@@ -71,8 +71,7 @@ def run(
         else:
             show.stdout().print({name: show.as_json(value) for name, value in state.items() if name != "query"})
     if observe is not None:
-        for span in observe.spans:
-            show.stderr().print(f"[dim]{span.seconds * 1000:9.2f} ms  {span.node}  ({span.items} at once)[/]")
+        show.print_trace(observe.spans)
 
 
 def check(
@@ -128,6 +127,7 @@ def schema(
 
 def operators(
     name: Annotated[str | None, typer.Argument(help="An operator to show with its settings.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole catalogue as a Markdown page.")] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the operators, or show one with its settings and channels."""
@@ -137,6 +137,11 @@ def operators(
     from rag.operators.signature import show_type
     from rag.serve import show
 
+    if markdown:
+        from rag.serve.catalogue import catalogue_page
+
+        typer.echo(catalogue_page(), nl=False)
+        return
     chosen = [lookup(name)] if name else list(catalogue().values())
     rows = []
     for cls in chosen:

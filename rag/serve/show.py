@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from rag.pipelines.events import Span
 from rag.types import Answer, Chunk, Citation, Hits, State
 
-__all__ = ["as_json", "print_answer", "print_citations", "print_hits", "print_json", "stderr", "stdout", "where"]
+__all__ = [
+    "as_json",
+    "print_answer",
+    "print_citations",
+    "print_hits",
+    "print_json",
+    "print_trace",
+    "stderr",
+    "stdout",
+    "where",
+]
 
 
 def stdout() -> Console:
@@ -99,6 +110,24 @@ def print_citations(answer: Answer) -> None:
     if answer.usage.calls:
         used = answer.usage
         console.print(f"[dim]{used.prompt_tokens} tokens read, {used.completion_tokens} written[/]")
+
+
+def print_trace(spans: Sequence[Span]) -> None:
+    """What ran, in order, on standard error: when, how long, for how many items, what models used, what was decided."""
+    from rich.table import Table
+
+    table = Table("at ms", "took ms", "node", "items", "tokens", "", box=None, header_style="dim")
+    for span in sorted(spans, key=lambda span: (span.start, -span.seconds)):
+        tokens = span.usage.prompt_tokens + span.usage.completion_tokens
+        table.add_row(
+            f"{span.start * 1000:.1f}",
+            f"{span.seconds * 1000:.1f}" if span.items else "",
+            escape(span.node),
+            str(span.items) if span.items > 1 else "",
+            str(tokens) if tokens else "",
+            f"[dim]{escape(span.note)}[/]",
+        )
+    stderr().print(table)
 
 
 def where(document: str, line: int | None) -> str:

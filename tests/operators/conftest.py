@@ -1,4 +1,4 @@
-"""A small collection with metadata, for the operators that look into one."""
+"""A small collection with metadata, for the operators that look into one, and the default encoder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from rag.collection import Collection
+from rag.encoders import Encoder, load
+from rag.errors import NotFoundError
 from rag.types import Chunk, Document
 
 TEXTS = {
@@ -33,3 +35,11 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
             writer.commit()
         made.refresh()
         yield made
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Encoder:
+    try:
+        return load()
+    except NotFoundError as error:
+        pytest.skip(str(error))

@@ -51,8 +51,8 @@ def show_hits(hits: Hits) -> Answer:
         (wrong_hits(), "writes str to channel 'hits', which holds Hits", "name another channel"),
         (
             (CountWords() | text_topic()) >> Total(),
-            "write different types to channel 'n': int, str",
-            "different channels",
+            "reads channel 'n' as list[int], but 'parallel' leaves one int | str",
+            "join the branches",
         ),
         ((Add() | CountWords()) >> Total(), "reads channel 'n' (int), which nothing before it writes", "put one"),
     ],

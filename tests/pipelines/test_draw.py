@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from rag.operators import Flow
 from rag.pipelines import Each, Loop, Pipeline, Recurse, Route, Try
+from rag.serve.pipelines import PRESETS
 from tests.pipelines.conftest import Add, CountWords, Total
 from tests.pipelines.test_patterns import at_least, free_route, letters, shorter, size
 
@@ -65,3 +67,12 @@ def test_mermaid_names_nodes_ways_and_repetitions():
     assert 'n1["add"]' in text
     assert "n2 -. again .-> n1" in text
     assert '-->|"a"|' in Pipeline(FLOWS[2]).mermaid()
+
+
+PICTURES = sorted((Path(__file__).resolve().parents[2] / "docs" / "flows").glob("*.svg"))
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
+def test_pictures_in_the_guides_show_the_presets_as_they_are(picture: Path):
+    drawn = Pipeline.from_yaml(PRESETS / f"{picture.stem}.yaml").svg() + "\n"
+    assert picture.read_text(encoding="utf-8") == drawn, f"make it anew: rag draw {picture.stem} -o {picture}"

@@ -24,8 +24,8 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
     """Answer with the words of the documents: the sentence that answers best, and the shortest span of it that does.
 
     Sentences are ranked by what they share with the question, and the best `compare` of them by their cosine with it
-    too; then every span of up to ten words of the best three by its form, its neighbours and the kind of answer that
-    the question asks for. The weights are boosted trees fitted to SQuAD's training questions
+    too; then every span of up to ten words of these (of three at most) by its form, its neighbours and the kind of
+    answer that the question asks for. The weights are boosted trees fitted to SQuAD's training questions
     (`benchmarks/fit_reader.py`); they know English question words, and fall back on shared words in other languages.
 
     The citation is the whole sentence that the answer stands in. The answer's `score` is the estimated probability
@@ -37,7 +37,12 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
         description="a few words, whole sentences, or what fits: sentences for how and why, and if no span is sure",
     )
     min_support: float = Field(0.2, ge=0, le=1, description="smallest probability to give an answer")
-    compare: int = Field(4, ge=1, le=100, description="sentences whose embedding is compared with the question's")
+    compare: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="sentences whose embedding is compared with the question's; most of the time goes here",
+    )
     not_found: str = Field(
         "The documents do not answer this question.", min_length=1, description="the answer when there is none"
     )
@@ -75,8 +80,7 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
             row, start, end = read.span
             citation = _cite(read, row, context)
             return Answer(" ".join(citation.quote[start:end].split()), (citation,), score=read.support)
-        # Where a few words answer, the sentence they stand in is more often right than the one that ranks first.
-        rows = [read.span[0]] if factoid and read.span is not None else [0]
+        rows = [0]
         if not factoid and len(read.scores) > 1 and read.scores[0] - read.scores[1] < _CLOSE:
             first, second = read.sentences[:2]
             if first.passage == second.passage:

@@ -15,7 +15,7 @@ from rag.models.protocol import Completion
 from rag.operators.base import Operator
 from rag.operators.generation.checked_text import CheckedText
 from rag.operators.generation.citations import Checker
-from rag.operators.generation.prompts import Prompt, load_prompt
+from rag.operators.prompts import Prompt, load_prompt
 from rag.operators.resources import ChatModel, Encoder
 from rag.types import Answer, Context, Delta, Message, Passage, Query, Usage
 

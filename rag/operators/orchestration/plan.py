@@ -9,7 +9,6 @@ from typing import ClassVar
 from pydantic import Field
 
 from rag.operators.asking import Asking
-from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Message, Query
 
@@ -38,6 +37,6 @@ class Plan(Asking, name="orchestration.plan"):
         known = "\n".join(f"{m.role}: {' '.join(m.content.split())}" for m in memory or [])
         values = {"n": str(self.n), "known": known or "(nothing)", "question": query.text}
         same = query.text.strip().casefold()
-        written = [s for s in items(self.ask(llm, values, cut="known", keep="tail").text) if s.casefold() != same]
+        written = [s for s in self.ask_for_items(llm, values, cut="known", keep="tail") if s.casefold() != same]
         steps = [replace(query, text=step, vector=None) for step in written[: self.n]]
         return [*steps, query] if self.with_original or not steps else steps

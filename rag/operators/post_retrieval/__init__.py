@@ -1,6 +1,25 @@
 """Post-retrieval: from ranked chunks to what a reader sees."""
 
 from rag.operators.post_retrieval.build_context import BuildContext
+from rag.operators.post_retrieval.compress import Compress
+from rag.operators.post_retrieval.critique import Critique
+from rag.operators.post_retrieval.mmr import MMR
+from rag.operators.post_retrieval.order import Order
+from rag.operators.post_retrieval.recency import Recency
+from rag.operators.post_retrieval.rerank import Rerank
+from rag.operators.post_retrieval.rerank_by_model import RerankByModel
+from rag.operators.post_retrieval.selective_context import SelectiveContext
 from rag.operators.post_retrieval.top import Top
 
-__all__ = ["BuildContext", "Top"]
+__all__ = [
+    "MMR",
+    "BuildContext",
+    "Compress",
+    "Critique",
+    "Order",
+    "Recency",
+    "Rerank",
+    "RerankByModel",
+    "SelectiveContext",
+    "Top",
+]

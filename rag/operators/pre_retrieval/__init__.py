@@ -1,5 +1,6 @@
 """Pre-retrieval: from the question as it was asked to the queries that are searched."""
 
+from rag.operators.pre_retrieval.carry_on import AddAnswer, AddChunk
 from rag.operators.pre_retrieval.cove import CoVe
 from rag.operators.pre_retrieval.filter_from_query import FilterFromQuery
 from rag.operators.pre_retrieval.history_query import HistoryQuery
@@ -12,6 +13,8 @@ from rag.operators.pre_retrieval.step_back import StepBack
 from rag.operators.pre_retrieval.sub_queries import NextQuery, SubQueries
 
 __all__ = [
+    "AddAnswer",
+    "AddChunk",
     "CoVe",
     "FilterFromQuery",
     "HistoryQuery",

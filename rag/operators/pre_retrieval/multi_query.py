@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from rag.operators.asking import Asking, at_once
-from rag.operators.replies import items
 from rag.operators.resources import ChatModel, Encoder
 from rag.types import Query
 
@@ -37,8 +36,8 @@ class MultiQuery(Asking, name="pre_retrieval.multi_query"):
 
     def run_batch(self, query: list[Query], *, llm: ChatModel, encoder: Encoder) -> list[list[Query]]:
         def paraphrases(text: str) -> list[str]:
-            reply = self.ask(llm, {"n": str(self.n), "question": text}).text
-            return [line for line in items(reply) if line.casefold() != text.strip().casefold()][: self.n]
+            lines = self.ask_for_items(llm, {"n": str(self.n), "question": text})
+            return [line for line in lines if line.casefold() != text.strip().casefold()][: self.n]
 
         written = at_once(paraphrases, [(q.text,) for q in query], self.concurrency)
         texts = [text for q, lines in zip(query, written, strict=True) for text in (q.text, *lines)]

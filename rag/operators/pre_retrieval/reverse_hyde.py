@@ -10,7 +10,6 @@ from pydantic import Field
 
 from rag.operators.asking import Asking, at_once
 from rag.operators.indexing.sentences import sentences
-from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Chunk, Document
 
@@ -47,8 +46,8 @@ class ReverseHyDE(Asking, name="pre_retrieval.reverse_hyde"):
         written: list[str] = []
         if llm is not None:
             title = str(document.metadata.get("title") or document.id)
-            reply = self.ask(llm, {"n": str(self.n), "title": title, "text": chunk.text}, cut="text").text
-            written = [line for line in items(reply) if line.endswith(("?", "？", "؟"))]
+            lines = self.ask_for_items(llm, {"n": str(self.n), "title": title, "text": chunk.text}, cut="text")
+            written = [line for line in lines if line.endswith(("?", "？", "؟"))]
         return (written or _from_structure(document, chunk))[: self.n]
 
 

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from rag.operators.asking import Asking
 from rag.operators.base import Operator
-from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Query
 
@@ -33,9 +32,9 @@ class SubQueries(Asking, name="pre_retrieval.sub_queries"):
     with_original: bool = Field(True, description="whether the question itself comes last")
 
     def run(self, query: Query, llm: ChatModel) -> list[Query]:
-        reply = self.ask(llm, {"n": str(self.n), "question": query.text}).text
+        lines = self.ask_for_items(llm, {"n": str(self.n), "question": query.text})
         same = query.text.strip().casefold()
-        parts = [replace(query, text=line, vector=None) for line in items(reply) if line.casefold() != same][: self.n]
+        parts = [replace(query, text=line, vector=None) for line in lines if line.casefold() != same][: self.n]
         return [*parts, query] if self.with_original or not parts else parts
 
 

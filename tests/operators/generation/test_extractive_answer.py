@@ -121,6 +121,7 @@ def test_a_batch_equals_single_runs_and_every_place_is_exact(cases: list[tuple[s
 
 @given(WORDS)
 def test_sentences_cover_all_words_once(text: str):
+    text = text.replace("#", "").replace("|", "")  # but for headings and header rows
     spans = [(s.start, s.end) for s in sentences_of(context(text))]
     assert spans == sorted(spans)
     assert all(a < b for a, b in spans)

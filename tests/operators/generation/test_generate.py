@@ -16,7 +16,7 @@ from rag.operators.generation import Generate
 from rag.operators.generation.checked_text import CheckedText
 from rag.operators.generation.citations import Checker, numbers_in
 from rag.operators.generation.generate import Generated
-from rag.operators.generation.prompts import load_prompt
+from rag.operators.prompts import load_prompt
 from rag.pipelines import Pipeline, Token
 from rag.types import Answer, Context, Message, Passage, Query
 

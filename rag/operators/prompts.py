@@ -18,7 +18,7 @@ from rag.errors import ConfigError, NotFoundError, did_you_mean
 
 __all__ = ["Prompt", "load_prompt"]
 
-_PACKAGED = Path(__file__).parent / "prompts"
+_PACKAGED = Path(__file__).parent / "generation" / "prompts"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _NAME = re.compile(r"\w[\w.-]*\Z")
 
