@@ -14,7 +14,7 @@ from rag.types import Hits
 
 __all__ = ["Recency"]
 
-_PARTIAL = re.compile(r"\d{4}(?:-\d{2})?\Z")
+_DATE = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2}(?:\D.*)?)?)?\Z")
 _DAY = 86400.0
 
 
@@ -59,12 +59,11 @@ def _date(value: Any) -> datetime | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        value = f"{value:04d}"
-    if not isinstance(value, str):
+        value = str(value)
+    if not isinstance(value, str) or not _DATE.match(value.strip()):
         return None
     text = value.strip()
-    if _PARTIAL.match(text):
-        text = f"{text}-01-01" if len(text) == 4 else f"{text}-01"
+    text += "-01-01"[len(text) - 4 :] if len(text) < 10 else ""
     try:
         return _aware(datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text))
     except ValueError:

@@ -19,7 +19,7 @@ __all__ = ["Rerank"]
 class Rerank(Operator, name="post_retrieval.rerank", waits=True):
     """Reorder hits by a cross-encoder, which reads question and chunk together.
 
-    Scores become the model's own. The pairs of all queries of a batch are scored as one, longest first. Models stay
+    Scores become the model's own. The pairs of all queries of a batch are scored together. Models stay
     loaded, two at most; a name is looked up on the Hugging Face hub, a folder is read as it is. Raises
     MissingExtraError without sentence-transformers, ModelError when the model cannot be loaded or does not give one
     score a pair. (Nogueira and Cho 2019, arXiv:1901.04085.)
@@ -41,7 +41,8 @@ class Rerank(Operator, name="post_retrieval.rerank", waits=True):
         pairs = [(q.text, chunk.text) for q, h in zip(query, judged, strict=True) for chunk in h.chunks()]
         if not pairs:
             return judged
-        loaded = _load(self.model, self.max_tokens)
+        with _loading:
+            loaded = _load(self.model, self.max_tokens)
         with loaded.lock:
             scores = np.asarray(
                 loaded.model.predict(pairs, batch_size=self.batch_size, show_progress_bar=False), np.float32
@@ -61,6 +62,9 @@ class Rerank(Operator, name="post_retrieval.rerank", waits=True):
 class _Loaded(NamedTuple):
     model: Any
     lock: threading.Lock  # tokenizers refuse to be used by two threads at once
+
+
+_loading = threading.Lock()  # so that parallel branches load a model once
 
 
 @lru_cache(2)

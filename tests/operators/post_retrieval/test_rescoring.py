@@ -135,11 +135,11 @@ def test_recency_weighs_age_against_relevance():
 
 
 def test_what_becomes_of_chunks_without_a_date():
-    hits = dated([2024, None, "2023-01", "long ago", True, ["2024"]])
+    hits = dated([2024, None, "2023-01", "long ago", True, ["2024"], 1700000000, "20230101"])
     neutral = Recency(now=NOW, weight=1).run(hits)
-    assert neutral.scores[1:5].tolist() == pytest.approx([float(neutral.scores[[0, 5]].mean())] * 4)
+    assert neutral.scores[1:7].tolist() == pytest.approx([float(neutral.scores[[0, 7]].mean())] * 6)
     old = Recency(now=NOW, weight=1, missing="old").run(hits)
-    assert old.scores[2:].tolist() == [0] * 4
+    assert old.scores[2:].tolist() == [0] * 6
     assert Recency(now=NOW, missing="drop").run(hits).ids.tolist() == [0, 2]
     assert len(Recency(now=NOW, missing="drop").run(dated([None]))) == 0
     assert Recency(now=NOW, weight=1).run(dated([None, None])).ids.tolist() == [0, 1]
