@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,10 +24,14 @@ class Meter:
         self.parent = parent
 
     def add(self, usage: Usage) -> None:
-        meter: Meter | None = self
-        while meter is not None:
-            meter.usage += usage
-            meter = meter.parent
+        with _adding:
+            meter: Meter | None = self
+            while meter is not None:
+                meter.usage += usage
+                meter = meter.parent
+
+
+_adding = threading.Lock()  # branches in threads share the meters around them
 
 
 _current: ContextVar[Meter | None] = ContextVar("rag_meter", default=None)

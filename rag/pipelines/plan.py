@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, Union
 from rag.errors import FlowError, did_you_mean
 from rag.operators import Flow, Operator, Parallel, Sequence, catalogue
 from rag.operators.registry import short_name
-from rag.operators.signature import STANDARD_CHANNELS, Read, assignable, show_type
+from rag.operators.signature import STANDARD_CHANNELS, Read, assignable, show_type, strip_optional
 from rag.pipelines.node import Node
 from rag.pipelines.parallel import Branches, Chain, Merge
 from rag.pipelines.step import Argument, Step
@@ -202,7 +202,7 @@ def _argument(read: Read, name: str, scope: Scope, path: Path, checker: Checker)
     slot = scope.get(read.channel)
     if slot is None:
         if not read.required:
-            checker.optional_inputs.setdefault(read.channel, read.type)
+            checker.optional_inputs.setdefault(read.channel, strip_optional(read.type)[0])
         else:
             _missing(read, name, scope, path, checker)
         return Argument(read.channel, optional=not read.required, default=read.default)

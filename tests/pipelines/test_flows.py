@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rag.errors import InputError, OperatorError
 from rag.operators import Channel, Flow, Parallel, Sequence, operator
 from rag.pipelines import Finished, NodeFinished, NodeStarted, Pipeline, Run, Token
-from rag.types import Answer, Delta
+from rag.types import Answer, Delta, Message, Query
 from tests.pipelines.conftest import (
     Add,
     AddAsync,
@@ -141,6 +141,18 @@ def test_optional_channels_may_be_absent_or_given():
     pipeline = Pipeline(Say(), inputs=N)
     assert pipeline.run(n=1).answer.text == "nothing "
     assert pipeline.run(n=1, topic="ho").answer.text == "ho "
+
+
+def test_optional_lists_may_be_given_too():
+    @operator
+    def count_turns(query: Query, memory: list[Message] | None = None) -> Annotated[int, Channel("turns")]:
+        return len(memory or [])
+
+    pipeline = Pipeline(count_turns())
+    assert pipeline.run("x").turns == 0
+    assert pipeline.run("x", memory=[Message("user", "hi")]).turns == 1
+    with pytest.raises(InputError, match=r"input 'memory' is str, expected list\[Message\]"):
+        pipeline.run("x", memory="hi")
 
 
 def test_an_operators_error_names_the_node_and_keeps_its_cause():

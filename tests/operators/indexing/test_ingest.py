@@ -391,8 +391,9 @@ def test_a_killed_run_leaves_a_collection_that_the_next_completes(tmp_path: Path
             time.sleep(float(rng.uniform(0, 0.02)))
             process.send_signal(signal.SIGKILL)
         with Collection.open(tmp_path / "kb", encoder=encoder) as kb:
-            assert held < len(kb.documents()) < 120
+            assert held <= len(kb.documents()) <= 120  # a kill can come just before a commit, or too late
             held = len(kb.documents())
+    assert held > 0
     with Collection.open(tmp_path / "kb", encoder=encoder) as kb:
         report = index_paths(kb, tmp_path / "many")
         assert report.added + report.unchanged == 120
