@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,8 +72,8 @@ def serve(
 
         from rag.serve.mcp import serve_stdio
 
-        service = open_service(pipelines or [], collection or [], llm or load_config().llm, limits)
-        asyncio.run(serve_stdio(service))
+        with open_service(pipelines or [], collection or [], llm or load_config().llm, limits) as service:
+            asyncio.run(serve_stdio(service))
         return
     try:
         import uvicorn
@@ -83,39 +84,60 @@ def serve(
         raise MissingExtraError("serving", "serve") from None
 
     check_exposure(host, token, token_env)
-    service = open_service(pipelines or [], collection or [], llm or load_config().llm, limits)
-    app = make_app(service, token=token, ui=ui, mcp=mcp is Protocol.http)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=5
-    )
-    with _listener(host, port) as listener:
-        _log_to_stderr()
-        _announce(service, host, listener.getsockname()[1], ui=ui, mcp=mcp is not None)
-        uvicorn.Server(config).run(sockets=[listener])
+    with open_service(pipelines or [], collection or [], llm or load_config().llm, limits) as service:
+        app = make_app(service, token=token, ui=ui, mcp=mcp is Protocol.http)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=5,
+        )
+        with _listener(host, port) as listener:
+            _log_to_stderr()
+            _announce(service, host, listener.getsockname()[1], ui=ui, mcp=mcp is not None)
+            uvicorn.Server(config).run(sockets=[listener])
 
 
-def open_service(names: list[str], collections: list[str], llm: str | None, limits: Limits | None = None) -> Service:
+@contextmanager
+def open_service(
+    names: list[str], collections: list[str], llm: str | None, limits: Limits | None = None
+) -> Iterator[Service]:
     """The service of these pipelines over these collections (KB, or NAME=KB), everything opened.
 
     With several collections every pipeline is served once for each, as NAME_PIPELINE. What several pipelines name,
-    a model or a collection, is opened once. Raises what opening raises, so that a service that starts can answer.
+    a model or a collection, is opened once; the collections are closed when the block ends. Raises what opening raises,
+    so that a service that starts can answer.
     """
     from rag.collection import Collection
     from rag.serve.service import Service, search_pipeline
 
-    opened = {name: Collection.open(path) for name, path in _named(collections).items()}
-    if not names and not opened:
+    paths = _named(collections)
+    if not names and not paths:
         raise ConfigError("there is nothing to serve", hint="name a pipeline, or a collection with -c")
     names = names or ["naive" if llm else "extractive"]
     shared: dict[tuple[str, str], Any] = {}
     ready: list[Pipeline] = []
-    for key, collection in opened.items() or [("", None)]:
-        prefix = f"{key}_" if len(opened) > 1 else ""
-        ready += [_open(name, prefix, collection, llm, shared) for name in names]
-        if collection is not None and all(p.name != f"{prefix}search" for p in ready):
-            ready.append(search_pipeline(collection, f"{prefix}search"))
-    by_pipelines = {path: value for (kind, path), value in shared.items() if kind == "collection"}
-    return Service(ready, collections={**by_pipelines, **opened}, limits=limits).bind()
+    opened: dict[str, Collection] = {}
+    try:
+        for name, path in paths.items():
+            opened[name] = Collection.open(path)
+        for key, collection in opened.items() or [("", None)]:
+            prefix = f"{key}_" if len(opened) > 1 else ""
+            ready += [_open(name, prefix, collection, llm, shared) for name in names]
+            if collection is not None and all(p.name != f"{prefix}search" for p in ready):
+                ready.append(search_pipeline(collection, f"{prefix}search"))
+        everything = {**_collections(shared), **opened}
+        yield Service(ready, collections=everything, limits=limits).bind()
+    finally:
+        for collection in (*opened.values(), *_collections(shared).values()):
+            collection.close()
+
+
+def _collections(shared: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    """Those that pipelines name by themselves, by path."""
+    return {path: value for (kind, path), value in shared.items() if kind == "collection"}
 
 
 def _open(name: str, prefix: str, collection: Any, llm: str | None, shared: dict[tuple[str, str], Any]) -> Pipeline:

@@ -13,40 +13,49 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from rag.errors import ConfigError
+from rag.errors import CollectionError, ConfigError
 from rag.serve.serving import open_service
 from tests.serve.conftest import RagCommand
 
 
 def test_every_collection_gets_search_and_every_pipeline(kb: Path, tmp_path: Path):
     (tmp_path / "words.yaml").write_text("flow: [bm25]\n")
-    alone = open_service(["hybrid", "words.yaml"], [str(kb)], None)
-    assert set(alone.tools) == {"hybrid", "words", "search"}
-    assert set(alone.collections) == {"kb"}
-    both = open_service(["hybrid"], [f"law={kb}", f"news={kb}"], None)
-    assert set(both.tools) == {"law_hybrid", "law_search", "news_hybrid", "news_search"}
+    with open_service(["hybrid", "words.yaml"], [str(kb)], None) as alone:
+        assert set(alone.tools) == {"hybrid", "words", "search"}
+        assert set(alone.collections) == {"kb"}
+    with open_service(["hybrid"], [f"law={kb}", f"news={kb}"], None) as both:
+        assert set(both.tools) == {"law_hybrid", "law_search", "news_hybrid", "news_search"}
 
 
 def test_without_a_pipeline_an_answering_one_is_served(kb: Path):
-    assert set(open_service([], [str(kb)], None).tools) == {"extractive", "search"}
-    assert set(open_service([], [str(kb)], "scripted").tools) == {"naive", "search"}
+    for llm, answering in ((None, "extractive"), ("scripted", "naive")):
+        with open_service([], [str(kb)], llm) as service:
+            assert set(service.tools) == {answering, "search"}
 
 
 def test_what_several_pipelines_name_is_opened_once(kb: Path, tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(f"collection: {kb}\nencoder: hashing:128\nflow: [dense]\n")
-    service = open_service(["a.yaml", "b.yaml"], [], None)
-    a, b = (service.tools[name].pipeline.resources for name in ("a", "b"))
-    assert a["collection"] is b["collection"]
-    assert a["encoder"] is b["encoder"]
-    assert list(service.collections.values()) == [a["collection"]]
+    with open_service(["a.yaml", "b.yaml"], [], None) as service:
+        a, b = (service.tools[name].pipeline.resources for name in ("a", "b"))
+        assert a["collection"] is b["collection"]
+        assert a["encoder"] is b["encoder"]
+        assert list(service.collections.values()) == [a["collection"]]
+    with pytest.raises(CollectionError, match="was closed"):
+        len(a["collection"])
 
 
 def test_names_must_differ(kb: Path):
-    with pytest.raises(ConfigError, match="two collections are called 'kb'"):
-        open_service(["hybrid"], [str(kb), str(kb)], None)
-    with pytest.raises(ConfigError, match="two pipelines are called 'hybrid'"):
-        open_service(["hybrid", "hybrid"], [str(kb)], None)
+    with (
+        pytest.raises(ConfigError, match="two collections are called 'kb'"),
+        open_service(["hybrid"], [str(kb)] * 2, None),
+    ):
+        pass
+    with (
+        pytest.raises(ConfigError, match="two pipelines are called 'hybrid'"),
+        open_service(["hybrid"] * 2, [str(kb)], None),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
