@@ -27,7 +27,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,7 +39,22 @@ from rag.operators.signature import Signature, signature_of
 __all__ = ["Operator", "operator"]
 
 
-class Operator(BaseModel, Flow):
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _OperatorType(ModelMetaclass):
+    """Lets a class line say `name=`: up to Python 3.10 the type machinery takes that word for itself."""
+
+    def __new__(mcs, cls_name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **keywords: Any) -> type:
+        if "name" in keywords:
+            keywords["operator_name"] = keywords.pop("name")
+        return super().__new__(mcs, cls_name, bases, namespace, **keywords)
+
+
+class Operator(BaseModel, Flow, metaclass=_OperatorType):
     """Base of all operators: an immutable bundle of settings with a method `run`.
 
     Class keywords: `name`, "module.operator" (default: custom.class_name); `deterministic` (default True), whether
@@ -66,10 +81,15 @@ class Operator(BaseModel, Flow):
 
     @classmethod
     def __pydantic_init_subclass__(
-        cls, *, name: str | None = None, deterministic: bool | None = None, waits: bool | None = None, **kwargs: Any
+        cls,
+        *,
+        operator_name: str | None = None,
+        deterministic: bool | None = None,
+        waits: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.operator_name = name or "custom." + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.operator_name = operator_name or "custom." + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if deterministic is not None:
             cls.deterministic = deterministic
         if waits is not None:
@@ -86,7 +106,7 @@ class Operator(BaseModel, Flow):
         register(cls.operator_name, cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        for keyword in ("name", "deterministic", "waits"):
+        for keyword in ("operator_name", "deterministic", "waits"):
             kwargs.pop(keyword, None)
         super().__init_subclass__(**kwargs)
 

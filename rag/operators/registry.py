@@ -59,7 +59,8 @@ def lookup(name: str) -> type[Operator]:
         return _operators[matches[0]]
     if matches:
         raise ConfigError(f"operator name {name!r} is ambiguous", hint="write one of " + ", ".join(sorted(matches)))
-    known = list(_operators) if "." in name else [full.rpartition(".")[2] for full in _operators]
+    registered = [full for full in _operators if not full.startswith("custom.")]
+    known = registered if "." in name else [full.rpartition(".")[2] for full in registered]
     raise NotFoundError(f"no operator is named {name!r}", hint=did_you_mean(name, known))
 
 

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, Union, get_args, get_origin
 
 from rag.errors import FlowError
 from rag.types import Answer, Chunk, Context, Delta, Document, Hits, Message, Query
@@ -20,6 +20,7 @@ __all__ = [
     "Signature",
     "Write",
     "assignable",
+    "is_class",
     "resource_type",
     "show_type",
     "signature_of",
@@ -116,7 +117,7 @@ def signature_of(run: Callable[..., Any], owner: str, names: Mapping[str, Any], 
         inner, optional = strip_optional(hints[name])
         required = parameter.default is parameter.empty and not optional
         default = None if parameter.default is parameter.empty else parameter.default
-        if isinstance(inner, type) and inner in _RESOURCE_TYPES:
+        if is_class(inner) and inner in _RESOURCE_TYPES:
             resources.append(Read(name, inner, required, default))
         elif resources:
             raise FlowError(
@@ -151,7 +152,7 @@ def assignable(source: Any, target: Any) -> bool:
             else all(assignable(type(v), target) for v in get_args(source))
         )
     outer_source, outer_target = get_origin(source) or source, get_origin(target) or target
-    if not (isinstance(outer_source, type) and isinstance(outer_target, type)):
+    if not (is_class(outer_source) and is_class(outer_target)):
         return False
     if not issubclass(outer_source, outer_target):
         return False
@@ -161,6 +162,11 @@ def assignable(source: Any, target: Any) -> bool:
     return len(inner_source) == len(inner_target) and all(
         assignable(s, t) for s, t in zip(inner_source, inner_target, strict=True)
     )
+
+
+def is_class(kind: Any) -> TypeGuard[type]:
+    """Whether a type is a plain class; list[int] is none, though Python 3.10 calls it a type."""
+    return isinstance(kind, type) and get_origin(kind) is None
 
 
 def show_type(kind: Any) -> str:
@@ -207,11 +213,11 @@ def _writes(kind: Any, owner: str) -> tuple[tuple[Write, ...], bool]:
         if len(channels) == 1:
             return (Write(channels[0].name, get_args(kind)[0]),), False
     kind = _bare(kind)
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+    if is_class(kind) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
         fields = typing.get_type_hints(kind)
         return tuple(Write(name, fields[name]) for name in kind._fields), True
     for known, name in _CHANNEL_OF_TYPE.items():
-        if known == kind or (isinstance(kind, type) and isinstance(known, type) and issubclass(kind, known)):
+        if known == kind or (is_class(kind) and is_class(known) and issubclass(kind, known)):
             return (Write(name, kind),), False
     raise FlowError(
         f"operator {owner}: run returns {show_type(kind)}, and no channel has that type",
