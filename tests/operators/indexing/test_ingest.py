@@ -386,7 +386,7 @@ def test_a_killed_run_leaves_a_collection_that_the_next_completes(tmp_path: Path
         with process:
             assert process.stdout is not None
             stop = held + rng.integers(10, 25)
-            while int(process.stdout.readline()) < stop:
+            while (line := process.stdout.readline()) and int(line) < stop:
                 pass
             time.sleep(float(rng.uniform(0, 0.02)))
             process.send_signal(signal.SIGKILL)
