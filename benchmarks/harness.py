@@ -52,15 +52,18 @@ def interleaved(
 ) -> dict[str, float]:
     """Median seconds of each contender, which take turns, so that a busy machine slows all of them alike.
 
-    Before its time is taken, each has a pause, in which worker threads of the one before stop spinning, and one call,
-    after which the others' data has left the caches it can leave.
+    Before its time is taken, each has a pause, in which worker threads of the one before stop spinning, and then calls
+    for a twentieth of a second, in which the cores wake up again and the others' data leaves the caches it can leave.
     On a busy machine `clock=time.process_time` leaves out the time given to others (for one thread).
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
             time.sleep(0.05)
+            warm = time.perf_counter() + 0.05
             call()
+            while time.perf_counter() < warm:
+                call()
             start = clock()
             call()
             seconds[name].append(clock() - start)
