@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,10 @@ __all__ = ["ExtractiveAnswer"]
 
 _SPAN_SURE = 0.3
 _CLOSE = 0.5
+
+
+# "What happens ...", "what does X say": a few words would be no answer, though the question begins like one for them.
+_ASKS_FOR_AN_ACCOUNT = re.compile(r"\s*what\s+(happens\b|(does|do|did)\s.*\b(say|mean|do|happen)\b)", re.IGNORECASE)
 
 
 class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True):
@@ -63,13 +68,14 @@ class ExtractiveAnswer(Operator, name="generation.extractive_answer", waits=True
         vectors = encoder.encode_documents(list(texts))
         questions = iter(_question_vectors(asked, encoder))
         answers = []
-        for found, passages in zip(candidates, context, strict=True):
+        for q, found, passages in zip(query, candidates, context, strict=True):
             if not found.sentences:
                 answers.append(self._refusal(0.0))
                 continue
             rows = [texts[passages.passages[s.passage].text[s.start : s.end]] for s in found.sentences]
             read = reader.read(found, vectors[rows] @ next(questions))
-            answers.append(self._answer(read, passages, factoid=found.question.factoid))
+            factoid = found.question.factoid and not _ASKS_FOR_AN_ACCOUNT.match(q.text)
+            answers.append(self._answer(read, passages, factoid=factoid))
         return answers
 
     def _answer(self, read: Found, context: Context, *, factoid: bool) -> Answer:

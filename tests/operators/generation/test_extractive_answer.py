@@ -61,6 +61,12 @@ def test_a_factoid_question_gets_a_few_words_and_the_sentence_they_stand_in(ques
     assert citation.quote.endswith(".")
 
 
+@pytest.mark.parametrize("question", ["What happens to the store?", "What did the government do to the engine?"])
+def test_what_happens_gets_a_sentence(question: str):
+    got = ask(question, ENGINE, REEF, min_support=0)
+    assert got.text.endswith(".")
+
+
 def test_why_gets_a_sentence():
     got = ask("Why was the engine never built?", ENGINE, REEF, min_support=0)
     assert "It was never built because the government stopped paying." in got.text
