@@ -11,7 +11,7 @@ from rag.operators.post_retrieval import BuildContext
 from rag.operators.retrieval import BM25, Dense, Fuse
 
 folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "docs"
-question = sys.argv[2] if len(sys.argv) > 2 else "What is the default encoder?"
+question = sys.argv[2] if len(sys.argv) > 2 else "What is a generation of a collection?"
 
 with tempfile.TemporaryDirectory() as place, Collection.create(Path(place) / "kb") as kb:
     report = index_paths(kb, folder)
