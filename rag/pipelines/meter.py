@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 from rag.models import ChatModel, Completion
+from rag.pipelines.spans import record_call
 from rag.types import Message, Usage
 
-__all__ = ["Meter", "MeteredModel", "metering"]
+__all__ = ["Meter", "MeteredModel", "enter", "leave", "metering"]
 
 
 class Meter:
@@ -40,12 +41,22 @@ _current: ContextVar[Meter | None] = ContextVar("rag_meter", default=None)
 @contextmanager
 def metering() -> Iterator[Meter]:
     """A meter that counts what happens inside the block, in threads and tasks that it starts too."""
-    meter = Meter(_current.get())
-    token = _current.set(meter)
+    meter, entered = enter()
     try:
         yield meter
     finally:
-        _current.reset(token)
+        leave(entered)
+
+
+def enter() -> tuple[Meter, Token[Meter | None]]:
+    """`metering` by hand: the meter, and what `leave` takes to end it, in the same thread or task."""
+    meter = Meter(_current.get())
+    return meter, _current.set(meter)
+
+
+def leave(entered: Token[Meter | None]) -> None:
+    """End what `enter` began."""
+    _current.reset(entered)
 
 
 class MeteredModel:
@@ -58,23 +69,23 @@ class MeteredModel:
         return getattr(self._model, name)
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> Completion:
-        return _counted(self._model.chat(messages, **settings))
+        return self._counted(self._model.chat(messages, **settings), messages, settings)
 
     async def achat(self, messages: Sequence[Message], **settings: Any) -> Completion:
-        return _counted(await self._model.achat(messages, **settings))
+        return self._counted(await self._model.achat(messages, **settings), messages, settings)
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str | Completion]:
         for piece in self._model.stream(messages, **settings):
-            yield _counted(piece) if isinstance(piece, Completion) else piece
+            yield self._counted(piece, messages, settings) if isinstance(piece, Completion) else piece
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncIterator[str | Completion]:
         async for piece in self._model.astream(messages, **settings):
-            yield _counted(piece) if isinstance(piece, Completion) else piece
+            yield self._counted(piece, messages, settings) if isinstance(piece, Completion) else piece
 
-
-def _counted(completion: Completion) -> Completion:
-    meter = _current.get()
-    if meter is not None:
-        usage = completion.usage
-        meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
-    return completion
+    def _counted(self, completion: Completion, messages: Sequence[Message], settings: Mapping[str, Any]) -> Completion:
+        meter = _current.get()
+        if meter is not None:
+            usage = completion.usage
+            meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
+            record_call(self._model.name, messages, settings, completion)
+        return completion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,9 +17,11 @@ from rag.operators.signature import STANDARD_CHANNELS, show_type
 from rag.pipelines.events import Event, Finished
 from rag.pipelines.execution import Run
 from rag.pipelines.memo import Checkpoint, ContentCache, Memo
+from rag.pipelines.parallel import Whole
 from rag.pipelines.plan import Path as FlowPath
 from rag.pipelines.plan import make_plan
 from rag.pipelines.rewrite import rewrite as rewritten
+from rag.pipelines.spans import tracing
 from rag.types import Query, State
 
 __all__ = ["Pipeline", "RunInput"]
@@ -69,6 +72,7 @@ class Pipeline:
         """The flow that is run: equal to `flow`, with less work."""
         if self.runs_as != flow:
             self._plan = make_plan(self.runs_as, self.inputs)
+        self._whole = Whole(name or "pipeline", self._plan.root)
         self._bound = False
         self._binding = threading.Lock()
 
@@ -93,7 +97,7 @@ class Pipeline:
                 if not self._bound:
                     from rag.pipelines.resources import resolver  # collections and models are not needed to check
 
-                    self._plan.root.bind(resolver(self.resources))
+                    self._whole.bind(resolver(self.resources))
                     self._bound = True
         return self
 
@@ -112,7 +116,7 @@ class Pipeline:
         """
         self.bind()
         values = self._start(query, inputs)
-        self._plan.root.run(values, self._observed(observe, checkpoint))
+        self._whole.run(values, self._observed(observe, checkpoint))
         return State(values)
 
     def run_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -120,7 +124,7 @@ class Pipeline:
         self.bind()
         batch = [self._start(q, {}) for q in queries]
         if batch:
-            self._plan.root.run_batch(batch, self._observed(observe))
+            self._whole.run_batch(batch, self._observed(observe))
         return [State(values) for values in batch]
 
     def stream(self, query: RunInput | None = None, **inputs: Any) -> Iterator[Event]:
@@ -132,12 +136,13 @@ class Pipeline:
 
         def work() -> None:
             try:
-                self._plan.root.run(values, run)
+                self._whole.run(values, run)
                 events.put(Finished(State(values)))
             except BaseException as error:  # noqa: BLE001  raised again where the events are read
                 events.put(error)
 
-        worker = threading.Thread(target=work, name="rag-stream", daemon=True)
+        context = contextvars.copy_context()  # what is traced around the caller is around the run too
+        worker = threading.Thread(target=context.run, args=(work,), name="rag-stream", daemon=True)
         worker.start()
         try:
             while True:
@@ -161,7 +166,7 @@ class Pipeline:
         """`run` for an event loop."""
         await self._abind()
         values = self._start(query, inputs)
-        await self._plan.root.arun(values, self._observed(observe, checkpoint))
+        await self._whole.arun(values, self._observed(observe, checkpoint))
         return State(values)
 
     async def arun_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -179,7 +184,7 @@ class Pipeline:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         run = Run(emit, memos=self._memos())
-        task = asyncio.ensure_future(self._plan.root.arun(values, run))
+        task = asyncio.ensure_future(self._whole.arun(values, run))
         # The task ends, then the events that threads have posted are all in the queue, then this marker follows them.
         task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, Finished(State(values))))
         try:
@@ -249,10 +254,10 @@ class Pipeline:
         return [memo for memo in (checkpoint, self.cache) if memo is not None]
 
     def _observed(self, observe: Run | None, checkpoint: Checkpoint | None = None) -> Run | None:
-        """The observer that was given, or one of our own when something has to be remembered."""
+        """The observer that was given, or one of our own when something has to be remembered or traced."""
+        if self.cache is None and checkpoint is None:
+            return Run() if observe is None and tracing() else observe
         memos = self._memos(checkpoint)
-        if not memos:
-            return observe
         if observe is None:
             return Run(memos=memos)
         inner = observe.inner()

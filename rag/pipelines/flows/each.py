@@ -12,6 +12,7 @@ from rag.operators.signature import STANDARD_CHANNELS, show_type
 from rag.pipelines.execution import Run, gather
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow
 from rag.types import Hits
 
@@ -40,6 +41,7 @@ class Each(Composite, form="each"):
         super().__init__(body=body, over=over, item=item, at_most=at_most)
 
 
+@traced
 class EachNode(Node):
     """Splits a channel, runs its body on all items of all states as one batch, collects what it wrote."""
 

@@ -13,6 +13,7 @@ from rag.pipelines.execution import Run
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.meter import Meter, metering
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow, merge_scopes, union_type
 
 __all__ = ["Budget", "Loop", "Verify"]
@@ -94,6 +95,7 @@ class Verify(Composite, form="verify"):
         Composite.__init__(self, body=body, check=check, at_most=at_most, budget=budget, otherwise=otherwise)
 
 
+@traced
 class LoopNode(Node):
     """Repeats a node; knows by which channel the judge says that it is enough."""
 
@@ -181,8 +183,8 @@ class LoopNode(Node):
             reason = f"{self.at_most} rounds are the bound"
         else:
             reason = self.budget.spent(meter, self.clock() - began, items) or ""
-        if reason and run is not None:
-            run.note(self.name, f"ended in round {number}: {reason}")
+        if run is not None:
+            run.round_ended(self.name, number, reason)
         return bool(reason)
 
     def _nodes(self) -> list[Node]:

@@ -10,6 +10,7 @@ from rag.operators import Flow
 from rag.pipelines.execution import Run, gather
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow
 from rag.types import Query
 
@@ -35,6 +36,7 @@ class Recurse(Composite, form="recurse"):
         super().__init__(body=body, derive=derive, max_depth=max_depth, max_nodes=max_nodes)
 
 
+@traced
 class RecurseNode(Node):
     """Goes down a tree of queries breadth first."""
 

@@ -12,6 +12,7 @@ from rag.operators import Flow
 from rag.pipelines.execution import Run
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, compile_flow, merge_scopes
 
 __all__ = ["Route"]
@@ -37,6 +38,7 @@ class Route(Composite, form="route"):
         super().__init__(by=by, flows={**(flows or {}), **named}, default=default)
 
 
+@traced
 class RouteNode(Node):
     """Runs the router, then the node that it names."""
 
@@ -84,7 +86,8 @@ class RouteNode(Node):
             error.node = self.name
             raise error
         if run is not None:
-            run.note(self.name, f"took {taken!r}" + ("" if route == taken else f", since there is no {route!r}"))
+            instead = "" if route == taken else f", since there is no {route!r}"
+            run.note(self.name, f"took {taken!r}{instead}", route=taken)
         return self.ways[taken]
 
 
