@@ -77,7 +77,10 @@ class _SpanRecorder:
         from opentelemetry import context, trace
 
         name, attributes = _described(execution)
-        kind = trace.SpanKind.CLIENT if attributes.get("gen_ai.operation.name") in _CLIENT else trace.SpanKind.INTERNAL
+        operation = attributes.get("gen_ai.operation.name")
+        if _captures():
+            attributes |= _given(execution, operation)
+        kind = trace.SpanKind.CLIENT if operation in _CLIENT else trace.SpanKind.INTERNAL
         self._span = tracer.start_span(name, kind=kind, attributes=attributes)
         self._token = context.attach(trace.set_span_in_context(self._span))
 
@@ -105,7 +108,7 @@ class _SpanRecorder:
             if None not in sizes:
                 span.set_attribute(f"rag.wrote.{channel}", sum(n or 0 for n in sizes))
         if _captures():
-            span.set_attributes(_contents(execution))
+            span.set_attributes(_made(execution))
         if error is not None:
             from opentelemetry.trace import Status, StatusCode
 
@@ -186,24 +189,26 @@ def _model(name: str) -> tuple[str, str]:
     return provider, PurePath(model.partition("@")[0]).name
 
 
-def _contents(execution: Execution) -> dict[str, Any]:
-    """What flowed into and out of an execution of one item, as far as the conventions have a place for it."""
-    if execution.items != 1 or len(execution.batch) != 1:
+def _given(execution: Execution, operation: Any) -> dict[str, str]:
+    """The question that an execution of one item begins with, where the conventions have a place for it."""
+    query = execution.batch[0].get("query") if execution.items == 1 else None
+    if not isinstance(query, Query):
         return {}
-    given = execution.batch[0]
-    query, answer, hits = given.get("query"), given.get("answer"), given.get("hits")
-    contents: dict[str, Any] = {}
-    if execution.kind == "pipeline":
-        if isinstance(query, Query):
-            contents["gen_ai.input.messages"] = _messages([Message("user", query.text)])
+    if operation == "invoke_workflow":
+        return {"gen_ai.input.messages": _messages([Message("user", query.text)])}
+    return {"gen_ai.retrieval.query.text": query.text} if operation == "retrieval" else {}
+
+
+def _made(execution: Execution) -> dict[str, str]:
+    """What an execution of one item ended with: the answer of a pipeline, the hits that an operator wrote."""
+    contents = {}
+    if execution.kind == "pipeline" and execution.items == 1:
+        answer = execution.batch[0].get("answer")
         if isinstance(answer, Answer):
             contents["gen_ai.output.messages"] = _messages([Message("assistant", answer.text)])
-    elif execution.operator is not None and _operation(execution)[1]["gen_ai.operation.name"] == "retrieval":
-        if isinstance(query, Query):
-            contents["gen_ai.retrieval.query.text"] = query.text
-        if isinstance(hits, Hits):
-            found = zip(hits.ids.tolist(), hits.scores.tolist(), strict=True)
-            contents["gen_ai.retrieval.documents"] = json.dumps([{"id": str(i), "score": s} for i, s in found])
+    elif len(execution.wrote) == 1 and isinstance(hits := execution.wrote[0].get("hits"), Hits):
+        found = zip(hits.ids.tolist(), hits.scores.tolist(), strict=True)
+        contents["gen_ai.retrieval.documents"] = json.dumps([{"id": str(i), "score": s} for i, s in found])
     return contents
 
 

@@ -113,21 +113,11 @@ def print_citations(answer: Answer) -> None:
 
 
 def print_trace(spans: Sequence[Span]) -> None:
-    """What ran, in order, on standard error: when, how long, for how many items, what models used, what was decided."""
-    from rich.table import Table
+    """How a run went, as a tree on standard error."""
+    from rag.serve.trace import trace_tree
 
-    table = Table("at ms", "took ms", "node", "items", "tokens", "", box=None, header_style="dim")
-    for span in sorted(spans, key=lambda span: (span.start, -span.seconds)):
-        tokens = span.usage.prompt_tokens + span.usage.completion_tokens
-        table.add_row(
-            f"{span.start * 1000:.1f}",
-            f"{span.seconds * 1000:.1f}" if span.items else "",
-            escape(span.node),
-            str(span.items) if span.items > 1 else "",
-            str(tokens) if tokens else "",
-            f"[dim]{escape(span.note)}[/]",
-        )
-    stderr().print(table)
+    console = stderr()
+    console.print(trace_tree(spans, console.width))
 
 
 def where(document: str, line: int | None) -> str:
