@@ -19,7 +19,7 @@ def in_short(values: Sequence[Any]) -> str:
     sizes = [size(value) for value in values]
     known = [n for n in sizes if n is not None]
     if known and len(known) == len(values):
-        return str(sum(known))
+        return f"{sum(known)} passages" if isinstance(values[0], Context) else str(sum(known))
     counted = Counter(_words(value) for value in values)
     parts = [text if count == 1 else f"{text} {count}×" for text, count in counted.most_common(3)]
     return ", ".join(parts) + (", …" if len(counted) > 3 else "")
@@ -46,5 +46,8 @@ def _words(value: Any) -> str:
 
 
 def _clipped(text: str) -> str:
-    line = " ".join(text.split())
+    words = text.split()
+    if len(words) == 1 and len(text) <= _LONGEST:
+        return words[0]
+    line = " ".join(words)
     return f"“{line if len(line) <= _LONGEST else line[: _LONGEST - 1] + '…'}”"

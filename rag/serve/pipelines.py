@@ -62,9 +62,10 @@ def run(
     observe = Run() if trace else None
     try:
         states = ready.run_batch([Query(text, where) for text in texts], observe=observe)
-    finally:  # a run that failed is the one that one wants to see
+    except BaseException:
         if observe is not None:
-            show.print_trace(observe.spans)
+            show.print_trace(observe.spans)  # a run that failed is the one that one wants to see
+        raise
     for state in states:
         if json_out:
             show.print_json(state)
@@ -74,6 +75,8 @@ def run(
             show.print_hits(state["hits"].top(10), state["query"].text, {})
         else:
             show.stdout().print({name: show.as_json(value) for name, value in state.items() if name != "query"})
+    if observe is not None:
+        show.print_trace(observe.spans)
 
 
 def check(

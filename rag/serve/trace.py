@@ -26,18 +26,19 @@ def trace_tree(spans: Sequence[Span], width: int = 120) -> Table:
     wide = width >= 100
     table = Table(box=None, header_style="dim", padding=(0, 1), pad_edge=False)
     table.add_column("node", no_wrap=True, overflow="ellipsis", max_width=max(width * 2 // 5, 24))
-    table.add_column("", ratio=1, overflow="fold")
+    table.add_column("")
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     if wide:
         table.add_column("", width=_BAR, no_wrap=True)
     begin = min((span.start for span in spans), default=0.0)
     length = max((span.start + span.seconds for span in spans), default=0.0) - begin
+    failed_inside = {span.parent for span in spans if span.error}
     for guide, span in _rows(spans):
         if isinstance(span, int):
             table.add_row(Text.assemble((guide, "dim"), (f"round {span}", "italic")))
             continue
-        cells = [_name(guide, span), _told(span), _tokens(span), _time(span)]
+        cells = [_name(guide, span), _told(span, span.number not in failed_inside), _tokens(span), _time(span)]
         table.add_row(*cells, *([_bar(span.start - begin, span.seconds, length)] if wide else []))
     return table
 
@@ -78,17 +79,21 @@ def _name(guide: str, span: Span) -> Text:
     return Text.assemble((guide, "dim"), (span.node, style), (items, "dim"))
 
 
-def _told(span: Span) -> Text:
-    """What a node wrote, decided, remembered, and why it failed."""
+def _told(span: Span, deepest: bool) -> Text:
+    """What a node wrote, decided, remembered, and why it failed, in full where the failure began."""
+    if span.error and deepest:
+        return Text(span.error, "red")
     parts = [Text.assemble((f"{channel} ", "dim"), what) for channel, what in span.wrote.items()]
     if span.note:
-        parts.append(Text(span.note, "yellow" if "failed" in span.note else "cyan"))
+        parts.append(Text(" ".join(span.note.split()), "yellow" if "failed" in span.note else "cyan"))
     if span.remembered:
         of = f" {span.remembered} of {span.items}" if span.items > 1 else ""
         parts.append(Text(f"remembered{of}", "green"))
-    if span.error and not span.note:
-        parts.append(Text(span.error, "red"))
-    return Text("  ").join(parts)
+    if span.error:
+        parts.append(Text("failed", "red"))
+    told = Text("  ").join(parts)
+    told.no_wrap, told.overflow = True, "ellipsis"
+    return told
 
 
 def _tokens(span: Span) -> Text:

@@ -187,7 +187,7 @@ def test_spans_say_what_was_written_in_a_few_words():
     assert wrote == {
         "found": {"hits": "3"},
         "unknown": {"answer": "not found, 4 words"},
-        "count_words": {"n": "1", "topic": "“abc”"},
+        "count_words": {"n": "1", "topic": "abc"},
         "letters": {"queries": "3"},
     }
     run = Run()

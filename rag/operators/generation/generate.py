@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from rag.errors import InputError
 from rag.models.protocol import Completion
+from rag.operators.asking import at_once
 from rag.operators.base import Operator
 from rag.operators.generation.checked_text import CheckedText
 from rag.operators.generation.citations import Checker
@@ -116,16 +116,15 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
         llm: ChatModel,
         encoder: Encoder | None = None,
     ) -> list[Generated]:
-        def one(item: tuple[Query, Context, list[Message] | None]) -> Generated:
-            stream = self.run(*item, llm=llm, encoder=encoder)
+        def one(query: Query, context: Context, memory: list[Message] | None) -> Generated:
+            stream = self.run(query, context, memory, llm=llm, encoder=encoder)
             while True:
                 try:
                     next(stream)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
 
-        with ThreadPoolExecutor(min(self.concurrency, max(len(query), 1)), "rag-generate") as pool:
-            return list(pool.map(one, zip(query, context, memory, strict=True)))
+        return at_once(one, zip(query, context, memory, strict=True), self.concurrency)
 
     def _fit(
         self, prompt: Prompt, query: Query, context: Context, memory: list[Message], llm: ChatModel

@@ -71,6 +71,9 @@ class TryNode(Node):
             self._fall_back(values, error, run)
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        if len(batch) == 1:
+            self.run(batch[0], run)
+            return
         copies = [dict(values) for values in batch]
         try:
             within(self.timeout, lambda inner: self.body.run_batch(copies, inner), run)
