@@ -157,10 +157,14 @@ def within(seconds: float | None, work: Callable[[Run | None], None], run: Run |
 
 
 async def gather(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run the coroutines at the same time; when one fails, the others are cancelled before its error is raised."""
+    """Run the coroutines at the same time; the first error, in their order, is raised when the later ones have ended.
+
+    So the error is the one that they would meet one after another, whichever comes first in time.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
-        await asyncio.gather(*tasks)
+        for task in tasks:
+            await task
     except BaseException:
         for task in tasks:
             task.cancel()

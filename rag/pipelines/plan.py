@@ -184,7 +184,8 @@ def merge_scopes(ends: Collection[Scope], name: str, path: Path, checker: Checke
                 "join the branches on each way",
             )
         if len(slots) == 1:
-            merged[channel] = replace(slots[0], sure=sure)
+            # The slot itself where nothing changed: what no way writes over does not count as written.
+            merged[channel] = slots[0] if slots[0].sure == sure else replace(slots[0], sure=sure)
         else:
             writers = " or ".join(dict.fromkeys(slot.writer or "the input" for slot in slots))
             by_branch = slots[0].by_branch if len({s.by_branch for s in slots}) == 1 else None
