@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag.errors import OperatorError
@@ -128,7 +128,7 @@ def outcome(state: State | Exception) -> dict[str, Any] | None:
 
 
 @given(flow=flows, starts=st.lists(st.integers(0, PRIME - 1), min_size=1, max_size=4))
-@settings(max_examples=120, phases=(Phase.explicit,Phase.reuse,Phase.generate), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_flows_agree_with_a_plain_interpreter_in_every_way_to_run(flow: Flow, starts: list[int]):
     flow = _row(r.Begin(), flow)
     pipeline = Pipeline(flow, inputs={"start": int}, llm=ScriptedModel("yes"))
