@@ -38,13 +38,15 @@ class Noted:
 class NodeFinished:
     """An operator is done, after so many seconds, or has failed with `error`.
 
-    `wrote` holds the values that it wrote by channel, one mapping an item; it is empty after a failure.
+    `wrote` holds the values that it wrote by channel, one mapping an item; it is empty after a failure. `usage` is what
+    language models consumed.
     """
 
     node: str
     seconds: float
     wrote: Sequence[Mapping[str, Any]] = ()
     error: str = ""
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

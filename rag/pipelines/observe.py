@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rag.pipelines.events import NodeFinished, NodeStarted, Span
 from rag.pipelines.meter import Meter, enter, leave
 from rag.pipelines.summary import in_short
+from rag.types import Usage
 
 if TYPE_CHECKING:
     from rag.operators import Operator
@@ -87,7 +88,7 @@ class Execution:
         self.seconds = 0.0
 
     @property
-    def usage(self) -> Any:
+    def usage(self) -> Usage:
         """What language models consumed inside, so far."""
         return self._meter.usage
 
@@ -132,7 +133,7 @@ class Execution:
             )
         )
         if self.kind == "operator":
-            run.emit(NodeFinished(self.node, self.seconds, self.wrote, why))
+            run.emit(NodeFinished(self.node, self.seconds, self.wrote, why, self.usage))
 
     def tell(self, text: str, facts: Mapping[str, Any]) -> None:
         """Note a decision, in words and as facts by name."""

@@ -265,8 +265,12 @@ def _progress(event: Event, watch: bool) -> Iterator[Progress]:
     elif isinstance(event, Noted):
         yield Progress("note", {"node": event.node, "text": event.text})
     elif isinstance(event, NodeFinished):
-        outcome = {"failed": True} if event.error else {}  # the reason may hold a secret
-        yield Progress("node_finished", {"node": event.node, "seconds": round(event.seconds, 6)} | outcome)
+        data: dict[str, Any] = {"node": event.node, "seconds": round(event.seconds, 6)}
+        if event.usage.calls:
+            data["tokens"] = [event.usage.prompt_tokens, event.usage.completion_tokens]
+        if event.error:
+            data["failed"] = True  # no more than that: the reason may hold a secret
+        yield Progress("node_finished", data)
         for item, wrote in enumerate(event.wrote if watch else ()):
             channels = {channel: brief(value) for channel, value in wrote.items()}
             yield Progress("wrote", {"node": event.node, "item": item, "channels": channels})

@@ -36,28 +36,28 @@ def everything(n: int, t: str) -> Everything:
     return Everything(n, t, Query(str(n)), [], "", False, "", 0)
 
 
-class Begin(Operator, name="random.begin"):
+class Begin(Operator, name="testing.random_begin"):
     def run(self, start: int) -> Everything:
         return everything(start % PRIME, "")
 
 
-class Plus(Operator, name="random.plus"):
+class Plus(Operator, name="testing.random_plus"):
     by: int = 1
 
     def run(self, n: int) -> Number:
         return (n + self.by) % PRIME
 
 
-class PlusInBatches(Plus, name="random.plus_in_batches"):
+class PlusInBatches(Plus, name="testing.random_plus_in_batches"):
     def run_batch(self, n: list[int]) -> list[int]:
         return [self.run(value) for value in n]
 
 
-class PlusInThreads(Plus, name="random.plus_in_threads", waits=True):
+class PlusInThreads(Plus, name="testing.random_plus_in_threads", waits=True):
     pass
 
 
-class PlusLater(Operator, name="random.plus_later"):
+class PlusLater(Operator, name="testing.random_plus_later"):
     by: int = 1
 
     async def run(self, n: int) -> Number:
@@ -65,7 +65,7 @@ class PlusLater(Operator, name="random.plus_later"):
         return (n + self.by) % PRIME
 
 
-class PlusAloud(Operator, name="random.plus_aloud"):
+class PlusAloud(Operator, name="testing.random_plus_aloud"):
     by: int = 1
 
     def run(self, n: int) -> Generator[Delta, None, Number]:
@@ -73,7 +73,7 @@ class PlusAloud(Operator, name="random.plus_aloud"):
         return (n + self.by) % PRIME
 
 
-class Called(Operator, name="random.called", deterministic=False):
+class Called(Operator, name="testing.random_called", deterministic=False):
     """Asks a model once, for budgets."""
 
     def run(self, n: int, llm: ChatModel) -> Number:
@@ -81,19 +81,19 @@ class Called(Operator, name="random.called", deterministic=False):
         return (3 * n + 1) % PRIME
 
 
-class Sign(Operator, name="random.sign"):
+class Sign(Operator, name="testing.random_sign"):
     letter: str = "a"
 
     def run(self, n: int, t: str) -> Text:
         return (t + self.letter + str(n))[-40:]
 
 
-class Measure(Operator, name="random.measure"):
+class Measure(Operator, name="testing.random_measure"):
     def run(self, t: str, n: int = 0) -> Number:
         return (n + len(t)) % PRIME
 
 
-class FailIf(Operator, name="random.fail_if"):
+class FailIf(Operator, name="testing.random_fail_if"):
     by: int = 3
     rest: int = 0
 
@@ -103,43 +103,43 @@ class FailIf(Operator, name="random.fail_if"):
         return n
 
 
-class Blame(Operator, name="random.blame"):
+class Blame(Operator, name="testing.random_blame"):
     def run(self, t: str, error: str) -> Text:
         return (t + "!" * bool(error))[-40:]
 
 
-class Remainder(Operator, name="random.remainder"):
+class Remainder(Operator, name="testing.random_remainder"):
     def run(self, n: int) -> Annotated[Literal["0", "1", "2"], Channel("route")]:
         return str(n % 3)  # type: ignore[return-value]
 
 
-class Above(Operator, name="random.above"):
+class Above(Operator, name="testing.random_above"):
     bound: int = 50
 
     def run(self, n: int) -> Annotated[bool, Channel("enough")]:
         return n > self.bound
 
 
-class Split(Operator, name="random.split"):
+class Split(Operator, name="testing.random_split"):
     """So many questions as the remainder by four says, each a number."""
 
     def run(self, n: int) -> list[Query]:
         return [Query(str((n + 7 * i) % PRIME)) for i in range(n % 4)]
 
 
-class Follow(Operator, name="random.follow"):
+class Follow(Operator, name="testing.random_follow"):
     """Two questions that follow from a number; they may have been asked before."""
 
     def run(self, n: int) -> list[Query]:
         return [Query(str(n // 2)), Query(str((n + 5) % PRIME))]
 
 
-class Read(Operator, name="random.read"):
+class Read(Operator, name="testing.random_read"):
     def run(self, query: Query) -> Number:
         return int(query.text)
 
 
-class Join(Operator, name="random.join"):
+class Join(Operator, name="testing.random_join"):
     def run(self, n: list[int], t: list[str]) -> Everything:
         return everything((sum(n) + len(n)) % PRIME, f"({'|'.join(t)})"[-40:])
 

@@ -26,18 +26,18 @@ from tests.pipelines.test_patterns import Number, at_least, letters, parity, siz
 NONSENSE = ["", "\x00\ufffd", "{]}<>!!", "As an AI, yes and no.", "route: nowhere", "7" * 5000]
 
 
-@operator(name="faults.one_passage")
+@operator(name="testing.one_passage")
 def one_passage(query: Query) -> Context:
     text = "A sheet is a rope that controls a sail."
     return Context((Passage(1, 0, "sheet.md", text, 0, len(text), 1, 1.0),))
 
 
-@operator(name="faults.quote")
+@operator(name="testing.quote")
 def quote(context: Context) -> Answer:
     return Answer(context.passages[0].text)
 
 
-@operator(name="faults.not_content")
+@operator(name="testing.not_content")
 def not_content(n: int) -> Number:
     return n
 
@@ -108,14 +108,14 @@ def test_an_endpoint_that_limits_the_rate_is_asked_again_and_one_that_fails_is_r
 # Flows and operators
 
 
-@operator(name="faults.slow", waits=True)
+@operator(name="testing.takes_a_while", waits=True)
 def slow(n: int) -> Number:
     time.sleep(0.03)
     ended.append(n)
     return n
 
 
-@operator(name="faults.slow_async")
+@operator(name="testing.takes_a_while_async")
 async def slow_async(n: int) -> Number:
     try:
         await asyncio.sleep(0.03)
@@ -227,25 +227,25 @@ def mixed() -> Pipeline:
     return Pipeline(flow >> as_query() >> letters() >> Each(size()) >> Total() >> speak(), inputs=N, name="mixed")
 
 
-@operator(name="faults.slow_async_less")
+@operator(name="testing.takes_a_moment")
 async def slow_async_less(n: int) -> Number:
     await asyncio.sleep(0.001)
     return n
 
 
-@operator(name="faults.fails_at_seven")
+@operator(name="testing.fails_at_seven")
 def fails_at_seven(n: int) -> Number:
     if n % 7 == 0:
         raise ValueError("seven")
     return n
 
 
-@operator(name="faults.as_query")
+@operator(name="testing.as_query")
 def as_query(n: int) -> Query:
     return Query("x" * (n % 5))
 
 
-@operator(name="faults.speak")
+@operator(name="testing.speak")
 def speak(n: int) -> Iterator[Delta | Answer]:
     yield Delta(str(n))
     yield Answer(str(n))

@@ -122,7 +122,7 @@ def outcome(state: State | Exception) -> dict[str, Any] | None:
     if isinstance(state, State):
         return compared(state)
     assert isinstance(state, OperatorError), repr(state)
-    assert (state.node or "").startswith("fail_if"), repr(state)
+    assert (state.node or "").startswith("random_fail_if"), repr(state)
     assert isinstance(state.__cause__, ValueError)
     return None
 
