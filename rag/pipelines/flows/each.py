@@ -110,13 +110,14 @@ def _compile(flow: Each, scope: Scope, path: Path, checker: Checker) -> tuple[No
                 "join them inside the body",
             )
         written.append(channel)
-        end[channel] = Slot(slot.type, name, spread=True)
+        end[channel] = Slot(slot.type, name, spread=True, writes=slot.writes)
     return EachNode(name, body, flow.over, item, written, flow.at_most), end
 
 
 def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> tuple[str, Any]:
     """The channel and type in which the body finds its item."""
     slot = scope.get(flow.over)
+    checker.read(slot)
     if slot is None or not slot.sure:
         checker.problem(
             name, path, f"there is no channel {flow.over!r} to go over", "put an operator before that writes it"
