@@ -48,7 +48,8 @@ class Unread:
             what = "channel " + ", ".join(repr(channel) for channel in channels)
             over = next((self._written_over[write] for write in writes if write in self._written_over), None)
             if over is None:
-                yield node, path, f"writes {what}, which nothing after it reads", "leave it out, or put it before what should read it"
+                hint = "leave it out, or put it before what should read it"
+                yield node, path, f"writes {what}, which nothing after it reads", hint
             else:
                 hint = "join the two as branches, (a | b) >> fuse" if "hits" in channels else "leave one of them out"
                 yield node, path, f"writes {what}, which {over!r} writes over before anything reads it", hint

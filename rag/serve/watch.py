@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rag.operators import Sequence
 from rag.operators.registry import short_name
 from rag.pipelines import Pipeline, Run
 from rag.pipelines.node import Channels, Node, Resolve
@@ -30,13 +31,13 @@ def plan_tree(pipeline: Pipeline) -> dict[str, Any]:
 
     The names are those that events and traces use.
     """
-    return _tree(pipeline._plan.root)
+    return _tree(pipeline.plan.root)
 
 
 def watched(pipeline: Pipeline) -> Pipeline:
     """The same pipeline, sharing its resources; its observed runs emit `Wrote` after every operator."""
     twin = Pipeline(
-        pipeline.runs_as,
+        Sequence((pipeline.runs_as,)),  # so that even a single operator stands in a node whose parts can be replaced
         resources=pipeline.resources,
         cache=pipeline.cache,
         rewrite=False,
@@ -44,11 +45,7 @@ def watched(pipeline: Pipeline) -> Pipeline:
         name=pipeline.name,
         description=pipeline.description,
     )
-    root = twin._plan.root
-    if isinstance(root, Step):
-        root = Chain([root])
-        object.__setattr__(twin._plan, "root", root)
-    _watch(root)
+    _watch(twin.plan.root)
     return twin
 
 
