@@ -341,9 +341,7 @@ def test_an_error_in_a_named_file_tells_both_places(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"part.yaml, line 4: 'dense' has no setting 'kk'.*main.yaml, line 3 uses it"):
         Pipeline.from_yaml(main)
     write(tmp_path, part="flow:\n  - bm25\n  - generate\n")
-    with pytest.raises(
-        FlowError, match=r"part.yaml: node 'generate' \(line 3\): reads channel 'context'.*line 3 uses it"
-    ):
+    with pytest.raises(FlowError, match=r"part.yaml: node 'generate' \(line 3\): reads .*line 3 uses it"):
         Pipeline.from_yaml(main)
 
 
