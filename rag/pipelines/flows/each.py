@@ -131,7 +131,6 @@ def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> 
     kind = get_args(slot.type)[0]
     usual = next((channel for channel, known in STANDARD_CHANNELS.items() if known == kind), None)
     if flow.item is None and usual is None:
-        checker.problem(
-            name, path, f"it is not clear which channel a {show_type(kind)} of {flow.over!r} goes to", "name it: item="
-        )
+        message = f"it is not clear which channel an item of {flow.over!r} ({show_type(kind)}) goes to"
+        checker.problem(name, path, message, "name it: item=")
     return flow.item or usual or flow.over, kind
