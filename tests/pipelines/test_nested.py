@@ -352,3 +352,26 @@ def test_a_pipeline_that_is_written_out_keeps_the_lines_of_the_file():
     text = "flow:\n  - dense\n  - pipeline:\n      inputs: {n: int}\n      flow: [add]\n  - generate\n"
     with pytest.raises(FlowError, match=r"node 'pipeline' \(line 3\): reads channel 'n'(.|\n)*'generate' \(line 6\)"):
         Pipeline.from_yaml(text)
+
+
+# Looked into
+
+
+@pytest.mark.parametrize("flow", [Add(), both, Add() >> both])
+def test_what_its_nodes_write_can_be_watched(flow: Any):
+    from rag.serve.watch import Wrote, plan_tree, watched
+
+    pipeline = Pipeline(flow, inputs=N)
+    told: list[Any] = []
+    watched(pipeline).run(n=1, observe=Run(told.append))
+    started = [event.node for event in told if isinstance(event, NodeStarted)]
+    assert [(event.node) for event in told if isinstance(event, Wrote)] == started
+    assert told[-1].values == {"n": pipeline.run(n=1).n}
+
+    def operators(tree: dict[str, Any]) -> Iterator[str]:
+        if tree["kind"] == "operator":
+            yield tree["name"]
+        for child in [*tree.get("children", []), *(part["node"] for part in tree.get("parts", []))]:
+            yield from operators(child)
+
+    assert list(operators(plan_tree(pipeline))) == started
