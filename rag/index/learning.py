@@ -41,9 +41,9 @@ def learns(codec: str) -> bool:
 def learn(
     codec: str, metric: Metric, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
 ) -> Learned:
-    """Learn from vectors float32[n, dim] (the first 50,000 of a fixed shuffle count) and perhaps queries float32[m, dim].
+    """Learn from vectors float32[n, dim] (50,000 of them, chosen by a seed) and perhaps queries.
 
-    The vectors must be finite and, under cosine, of any length but zero. Deterministic.
+    Both float32[n, dim]. The vectors must be finite and, under cosine, of any length but zero. Deterministic.
     """
     rng = np.random.default_rng(_SEED)
     sample = _unit(_some(vectors, rng), metric)

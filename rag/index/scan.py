@@ -153,7 +153,7 @@ class ScanIndex:
 
         With `filter` (allowed ids int64[m], sorted and unique; unknown ones are passed over) among those only.
         `rerank`: how many of a first pass are ranked by the finer copy, where the codec keeps one (at least k; more
-        find more and take longer); 0 for what suits the codec: leanvec 10k + 50, rabitq1 20k + 100, int8 k + max(32, k).
+        find more and take longer); 0 for what suits the codec: leanvec 10k + 50, int8 k + max(32, k).
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
         Raises InputError for NaN or infinity, a wrong dimension, k < 1, or a query of zeros under cosine.
         """
@@ -184,7 +184,12 @@ class ScanIndex:
         Raises CollectionError when it cannot be written.
         """
         with self._writing:
-            meta = {"dim": self.dim, "metric": self.metric, "codec": self.codec, "rows": self._store.rows}
+            meta: dict[str, Any] = {
+                "dim": self.dim,
+                "metric": self.metric,
+                "codec": self.codec,
+                "rows": self._store.rows,
+            }
             sections = self._store.parts()
             if self._learned is not None:
                 learned = {name: array for name, array in self._learned._asdict().items() if array is not None}

@@ -27,11 +27,12 @@ _HOW = {
 }
 
 
-def resolver(given: Mapping[str, Any]) -> Resolve:
+def resolver(given: Mapping[str, Any], outer: Resolve | None = None) -> Resolve:
     """Finds resources among those `given` by name: the parameter's own name first, then the usual one of its type.
 
     A text is a specification and opened on first use: a folder for a collection, otherwise what `rag.encoders.load` or
-    `rag.models.load` takes. An encoder that is not given is the collection's own.
+    `rag.models.load` takes. An encoder that is not given is the collection's own. What is not there at all is asked of
+    `outer`, the resolver of the pipeline around this one.
     """
     opened: dict[str, Any] = {}
 
@@ -59,6 +60,8 @@ def resolver(given: Mapping[str, Any]) -> Resolve:
                 return fetch(name, need.type)
         if need.type is Encoder and given.get("collection") is not None:
             return fetch("collection", Collection).encoder
+        if outer is not None:
+            return outer(node, need)
         if not need.required:
             return need.default
         raise FlowError(

@@ -88,10 +88,13 @@ def check(
 
     ready = open_pipeline(pipeline)
     if json_out:
-        show.print_json({"pipeline": pipeline, "ok": True, "plan": ready.explain().splitlines()})
+        plan, warnings = ready.explain().splitlines(), list(ready.plan.warnings)
+        show.print_json({"pipeline": pipeline, "ok": True, "warnings": warnings, "plan": plan})
     else:
         show.stdout().print(ready.explain(), markup=False)
-        show.stderr().print(f"[green]{pipeline} fits together[/]")
+        count = len(ready.plan.warnings)
+        remark = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
+        show.stderr().print(f"[{'yellow' if count else 'green'}]{pipeline} fits together{remark}[/]")
 
 
 def draw(

@@ -21,7 +21,7 @@ def plan_tree(pipeline: Pipeline) -> dict[str, Any]:
 
     The names are those that events and traces use.
     """
-    return _tree(pipeline._plan.root)
+    return _tree(pipeline.plan.root)
 
 
 def _parts(node: Node) -> Iterator[tuple[str, str | None, Node]]:

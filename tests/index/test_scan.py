@@ -91,7 +91,7 @@ def test_compressed_codecs_find_nearly_all_of_the_true_neighbours(codec: Codec, 
 
 @pytest.mark.parametrize("codec", TWO_COPIES)
 def test_a_deeper_rerank_finds_more_and_all_of_them_find_everything(codec: Codec) -> None:
-    exact, vectors = _filled("float16" if codec == "int8" else "float32", n=3000, dim=64)
+    exact, _ = _filled("float16" if codec == "int8" else "float32", n=3000, dim=64)
     index, _ = _filled(codec, n=3000, dim=64)
     queries = random_vectors(np.random.default_rng(1), 50, 64)
     truth = exact.search(queries, 10).ids

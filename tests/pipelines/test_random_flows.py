@@ -57,12 +57,12 @@ def loops(inner: st.SearchStrategy[Flow]) -> st.SearchStrategy[Flow]:
     even = st.builds(lambda one, other: _row(one, r.Called(), other), quiet, quiet)
     return st.one_of(
         st.builds(
-            lambda body, until, most, rest: Loop(body, until, at_most=most, otherwise=rest),
+            lambda body, until, most, rest: Loop(body, until, at_most=most, otherwise=rest if until else None),
             inner, st.none() | judges, bounds, maybe,
         ),
         st.builds(
             lambda body, until, calls, rest: Loop(
-                body, until, at_most=6, budget={"calls": calls}, otherwise=rest
+                body, until, at_most=6, budget={"calls": calls}, otherwise=rest if until else None
             ),
             even, st.none() | judges, st.integers(1, 6), maybe,
         ),

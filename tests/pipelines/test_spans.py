@@ -252,12 +252,12 @@ def test_contents_are_let_in_by_one_setting(traces: Traces, kb: Collection, monk
 
 def test_streams_and_async_calls_of_models_are_counted(traces: Traces):
     @operator
-    async def ask(n: int, llm: ChatModel) -> Number:
+    async def ask_politely(n: int, llm: ChatModel) -> Number:
         await llm.achat([Message("user", "one two")], max_tokens=9)
         return n
 
-    Pipeline(ask() >> Say(), inputs=N, llm=ScriptedModel("three words here")).run(n=1)
-    chat = traces.about("ask")
+    Pipeline(ask_politely() >> Say(), inputs=N, llm=ScriptedModel("three words here")).run(n=1)
+    chat = traces.about("ask_politely")
     assert (chat["gen_ai.usage.input_tokens"], chat["gen_ai.usage.output_tokens"]) == (2, 3)
     assert chat["gen_ai.request.max_tokens"] == 9
 

@@ -10,6 +10,7 @@ from rag.operators.post_retrieval.rerank import Rerank
 from rag.operators.post_retrieval.rerank_by_model import RerankByModel
 from rag.operators.post_retrieval.selective_context import SelectiveContext
 from rag.operators.post_retrieval.top import Top
+from rag.operators.post_retrieval.where import Where
 
 __all__ = [
     "MMR",
@@ -22,4 +23,5 @@ __all__ = [
     "RerankByModel",
     "SelectiveContext",
     "Top",
+    "Where",
 ]

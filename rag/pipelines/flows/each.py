@@ -112,13 +112,14 @@ def _compile(flow: Each, scope: Scope, path: Path, checker: Checker) -> tuple[No
                 "join them inside the body",
             )
         written.append(channel)
-        end[channel] = Slot(slot.type, name, spread=True)
+        end[channel] = Slot(slot.type, name, spread=True, writes=slot.writes)
     return EachNode(name, body, flow.over, item, written, flow.at_most), end
 
 
 def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> tuple[str, Any]:
     """The channel and type in which the body finds its item."""
     slot = scope.get(flow.over)
+    checker.read(slot)
     if slot is None or not slot.sure:
         checker.problem(
             name, path, f"there is no channel {flow.over!r} to go over", "put an operator before that writes it"
@@ -132,7 +133,6 @@ def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> 
     kind = get_args(slot.type)[0]
     usual = next((channel for channel, known in STANDARD_CHANNELS.items() if known == kind), None)
     if flow.item is None and usual is None:
-        checker.problem(
-            name, path, f"it is not clear which channel a {show_type(kind)} of {flow.over!r} goes to", "name it: item="
-        )
+        message = f"it is not clear which channel an item of {flow.over!r} ({show_type(kind)}) goes to"
+        checker.problem(name, path, message, "name it: item=")
     return flow.item or usual or flow.over, kind

@@ -225,13 +225,23 @@ def _compile(
         before = scope.get(channel)
         if before is None:
             entry[channel] = replace(slot, sure=False)
-        elif before is not slot and before.type != slot.type:
-            entry[channel] = replace(before, type=union_type([before.type, slot.type]))
+        elif before is not slot:
+            kind = before.type if before.type == slot.type else union_type([before.type, slot.type])
+            entry[channel] = replace(before, type=kind, writes=before.writes | slot.writes)
+            if before.spread != slot.spread:
+                checker.problem(
+                    name,
+                    path,
+                    f"channel {channel!r} holds {_values(before)} in its first round and {_values(slot)} after it",
+                    "join the branches inside the body" if slot.spread else "join the branches before the loop",
+                )
     body, after = compile_flow(flow.body, entry, body_path, checker)
     verdict, judge_node = "", None
     if judge is not None:
         judge_node, judged = compile_flow(judge, after, (*path, flow.child_number(field)), checker)
-        verdicts = [c for c, slot in judged.items() if slot is not after.get(c) and slot.type is bool]
+        written = {c: slot for c, slot in judged.items() if slot is not after.get(c)}
+        verdicts = [c for c, slot in written.items() if slot.type is bool and slot.sure and not slot.spread]
+        checker.read(*(written[c] for c in verdicts))
         if len(verdicts) != 1:
             found = f"it writes {', '.join(verdicts)}" if verdicts else "it writes none"
             checker.problem(
@@ -240,6 +250,13 @@ def _compile(
         verdict, after = (verdicts or [""])[0], judged
     otherwise = None
     if flow.otherwise is not None:
+        if judge is None:
+            message = "its `otherwise` is for a judge that is never content, and it has no judge"
+            checker.problem(name, path, message, f"give it `{field}`, or put that flow after it")
         otherwise, end = compile_flow(flow.otherwise, after, (*path, flow.child_number("otherwise")), checker)
         after = merge_scopes([after, end], name, path, checker)
     return LoopNode(name, body, judge_node, verdict, flow.at_most, flow.budget, otherwise), after
+
+
+def _values(slot: Slot) -> str:
+    return "one value a branch" if slot.spread else "one value"
