@@ -6,12 +6,16 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
-from rag.models import ChatModel, Completion
+from rag.models import ChatModel, Completion, Scored, ScoringModel, can_score
+from rag.models.scoring import Prompt
 from rag.types import Message, Usage
 
-__all__ = ["Meter", "MeteredModel", "metering"]
+__all__ = ["Meter", "MeteredModel", "metered", "metering"]
+
+
+_T = TypeVar("_T", Completion, Scored)
 
 
 class Meter:
@@ -72,9 +76,32 @@ class MeteredModel:
             yield _counted(piece) if isinstance(piece, Completion) else piece
 
 
-def _counted(completion: Completion) -> Completion:
+class _MeteredScoringModel(MeteredModel):
+    """The same for one that scores given text."""
+
+    _model: ScoringModel
+
+    def score(self, prefix: Prompt, text: str) -> Scored:
+        return self.score_batch([(prefix, text)])[0]
+
+    def score_batch(self, items: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        return [_counted(scored) for scored in self._model.score_batch(items)]
+
+    def stream_mixture(
+        self, prompts: Sequence[Prompt], weights: Sequence[float], **settings: Any
+    ) -> Iterator[str | Completion]:
+        for piece in self._model.stream_mixture(prompts, weights, **settings):
+            yield _counted(piece) if isinstance(piece, Completion) else piece
+
+
+def metered(model: ChatModel) -> MeteredModel:
+    """The model, counted; it scores given text if the model does."""
+    return _MeteredScoringModel(model) if can_score(model) else MeteredModel(model)
+
+
+def _counted(result: _T) -> _T:
     meter = _current.get()
     if meter is not None:
-        usage = completion.usage
+        usage = result.usage
         meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
-    return completion
+    return result
