@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from rag.models import forward as forward_passes
 from rag.models.local import TransformersModel
 from rag.models.scripted import ScriptedModel
 from rag.types import Message, Usage
-from tests.models.tiny import TEXTS
+from tests.models.tiny import TEXTS, distribution, mixed
 
 ITEMS = [
     ("the cat", " sat on the mat"),
@@ -38,19 +37,13 @@ def model(folders: dict[str, Path], request: pytest.FixtureRequest) -> Transform
     return TransformersModel(folders[request.param], threads=1)
 
 
-def distribution(torch: ModuleType, model: TransformersModel, ids: list[int]) -> Any:
-    """Log-probabilities of the next token, by one pass over the whole text."""
-    with torch.no_grad():
-        return torch.log_softmax(model._model(torch.tensor([ids]), use_cache=False).logits[0, -1].double(), -1)
-
-
 @pytest.mark.torch
-def test_scores_are_those_of_one_pass_over_the_text(torch: ModuleType, model: TransformersModel):
+def test_scores_are_those_of_one_pass_over_the_text(model: TransformersModel):
     for (prefix, text), got in zip(ITEMS, model.score_batch(ITEMS), strict=True):
         plain = prefix if isinstance(prefix, str) else "\n\n".join(m.content for m in prefix)
         before = model._tokenizer(plain)["input_ids"] or [model._tokenizer.eos_token_id]
         ids = model._tokenizer(text, add_special_tokens=False)["input_ids"]
-        expected = [float(distribution(torch, model, [*before, *ids[:at]])[token]) for at, token in enumerate(ids)]
+        expected = [float(distribution(model, [*before, *ids[:at]])[token]) for at, token in enumerate(ids)]
         assert got.logprobs == pytest.approx(expected, abs=2e-4)
         assert got.logprobs.dtype == np.float32
         assert got.usage == Usage(len(before) + len(ids), 0, 1)
@@ -87,28 +80,11 @@ def test_what_does_not_fit_is_not_scored(model: TransformersModel):
         model.score("the cat", "the cat " * 60)
 
 
-def mixed(torch: ModuleType, model: TransformersModel, prompts: list[str], weights: list[float], steps: int) -> Any:
-    """The mixture decoded greedily, every distribution computed anew at every step."""
-    said: list[int] = []
-    logprobs = []
-    for _ in range(steps):
-        each = [distribution(torch, model, [*model._tokenizer(p)["input_ids"], *said]).exp() for p in prompts]
-        together = sum(w / sum(weights) * p for w, p in zip(weights, each, strict=True))
-        token = int(together.argmax())
-        if token in model._ends:
-            break
-        said.append(token)
-        logprobs.append(math.log(float(together[token])))
-    return said, logprobs
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("weights", [WEIGHTS, [1, 1, 1], [0, 2, 0], [5, 0, 3]])
-def test_a_mixture_is_decoded_from_the_mean_distribution(
-    torch: ModuleType, model: TransformersModel, weights: list[float]
-):
+def test_a_mixture_is_decoded_from_the_mean_distribution(model: TransformersModel, weights: list[float]):
     *pieces, got = model.stream_mixture(PROMPTS, weights, max_tokens=20)
-    ids, logprobs = mixed(torch, model, PROMPTS, weights, 20)
+    ids, logprobs = mixed(model, PROMPTS, weights, 20)
     assert isinstance(got, Completion)
     assert got.logprobs == pytest.approx(logprobs, abs=2e-4)
     assert got.text == model._decode(ids) == "".join(str(p) for p in pieces)
@@ -179,7 +155,7 @@ def test_a_model_that_only_chats_is_told_apart():
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_gemma_finds_the_truth_likelier(torch: ModuleType, gemma: TransformersModel):
+def test_gemma_finds_the_truth_likelier(gemma: TransformersModel):
     named = gemma.score_batch([("The capital of France is", f" {city}.") for city in ("Paris", "Rome", "Potato")])
     assert named[0].tokens == (" Paris", ".")
     first = [float(scored.logprobs[0]) for scored in named]
@@ -187,6 +163,6 @@ def test_gemma_finds_the_truth_likelier(torch: ModuleType, gemma: TransformersMo
     assert gemma.score("The capital of France is", " Rome.").logprobs == pytest.approx(named[1].logprobs, abs=1e-3)
     prompts = [f"{passage}\n\nQuestion: Who wrote the program?\nAnswer:" for passage in ("Ada did.", "It was Ada.")]
     *_, got = gemma.stream_mixture(prompts, [0.6, 0.4], max_tokens=4)
-    ids, logprobs = mixed(torch, gemma, prompts, [0.6, 0.4], 4)
+    ids, logprobs = mixed(gemma, prompts, [0.6, 0.4], 4)
     assert "Ada" in got.text
     assert (got.text, got.logprobs) == (gemma._decode(ids), pytest.approx(logprobs, abs=1e-3))

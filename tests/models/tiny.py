@@ -1,8 +1,12 @@
-"""Tiny random language models, each with a byte-level tokenizer trained on a few texts."""
+"""Tiny random language models, each with a byte-level tokenizer trained on a few texts, and plain references."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
+
+from rag.models.local import TransformersModel
 
 TEXTS = [
     "the cat sat on the mat and the dog lay in the yard",
@@ -69,3 +73,28 @@ def save_tiny_models(folder: Path, context: int = 64) -> dict[str, Path]:
         model.save_pretrained(made[name])
         fast.save_pretrained(made[name])
     return made
+
+
+def distribution(model: TransformersModel, ids: list[int]) -> Any:
+    """Log-probabilities of the next token, by one pass over the whole text."""
+    import torch
+
+    with torch.no_grad():
+        return torch.log_softmax(model._model(torch.tensor([ids]), use_cache=False).logits[0, -1].double(), -1)
+
+
+def mixed(
+    model: TransformersModel, prompts: list[str], weights: list[float], steps: int
+) -> tuple[list[int], list[float]]:
+    """The mixture decoded greedily, every distribution computed anew at every step."""
+    said: list[int] = []
+    logprobs = []
+    for _ in range(steps):
+        each = [distribution(model, [*model._tokenizer(p)["input_ids"], *said]).exp() for p in prompts]
+        together = sum(w / sum(weights) * p for w, p in zip(weights, each, strict=True))
+        token = int(together.argmax())
+        if token in model._ends:
+            break
+        said.append(token)
+        logprobs.append(math.log(float(together[token])))
+    return said, logprobs
