@@ -82,6 +82,7 @@ def scoring(model: ChatModel, purpose: str) -> ScoringModel:
     if not can_score(model):
         raise ModelError(
             f"{purpose} needs the probabilities of given text, which {model.name} does not tell",
-            hint="chat endpoints give those of their own tokens at most; a local:NAME model gives them all",
+            hint="a local:NAME model does; operators that compress take one beside the pipeline's own: "
+            'resources={"scorer": "local:NAME"}',
         )
     return model  # type: ignore[return-value]
