@@ -33,12 +33,12 @@ class DropTokens(Operator, name="post_retrieval.drop_tokens", waits=True):
       log p(question | passage), up to `spread` more for the first and less for the last, all of them moved alike so
       that the budget is met. (The contrastive form subtracts log p(question), which changes no rank.)
     - Compression: passages are gone through in segments, each scored behind what was kept of all before it, so that
-      what was said once is no news again. Of each segment the words are kept that score highest, as far as the budget
-      goes: by `surprise`, the mean of -log p(token | before) over its tokens, or by `question`, the mean of
-      log p(token | question, before) - log p(token | before).
+      what was said once is no news again. Of each segment the tokens are kept that score highest, as far as the budget
+      goes: by `surprise`, -log p(token | before), or by `question`, log p(token | question, before) - log p(token |
+      before).
 
-    A word is kept or dropped whole, where the papers drop single tokens: half a number would be another number. Even
-    so a "not" may go; let `CheckSupport` look at the answer. Tokens are those of the scoring model: the resource
+    With a token its whole word is kept, where the papers drop single tokens: half a number would be another number.
+    Even so a "not" may go; let `CheckSupport` look at the answer. Tokens are those of the scoring model: the resource
     `scorer` where the pipeline has one, `Pipeline(..., resources={"scorer": "local:..."})`, otherwise its language
     model. Raises ModelError for one that does not score given text. (LLMLingua: Jiang et al. 2023, arXiv:2310.05736,
     section 3; LongLLMLingua: Jiang et al. 2023, arXiv:2310.06839, sections 4.1 to 4.3.)
@@ -179,13 +179,13 @@ class _Work:
         return "\n\n".join(kept for text in self.texts if (kept := text.kept_text()))
 
     def take(self, ends: NDArray[np.int64], values: NDArray[np.float64]) -> None:
-        """Keep the words of the segment that are worth most, given what its tokens are; what is left goes on."""
+        """Keep the words of the segment with the tokens that are worth most; what is left of the budget goes on."""
         row, first, last = self.segments.pop(0)
         text = self.texts[row]
         words = text.words[first:last]
         own = np.searchsorted([end - words[0][0] for _, end, _ in words], ends)
-        counts = np.bincount(own, minlength=len(words))
-        worth = np.bincount(own, values, len(words)) / np.maximum(counts, 1)
+        worth = np.full(len(words), -np.inf)
+        np.maximum.at(worth, own, values)
         passed = sum(tokens for _, _, tokens in text.words[:last])
         left = text.budget * passed // text.tokens - sum(text.words[i][2] for i in text.kept)
         chosen = []
