@@ -6,13 +6,17 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, TypeVar
 
-from rag.models import ChatModel, Completion
+from rag.models import ChatModel, Completion, Scored, ScoringModel, can_score
+from rag.models.scoring import Prompt
 from rag.pipelines.spans import record_call
 from rag.types import Message, Usage
 
-__all__ = ["Meter", "MeteredModel", "enter", "leave", "metering"]
+__all__ = ["Meter", "MeteredModel", "enter", "leave", "metered", "metering"]
+
+
+_T = TypeVar("_T", Completion, Scored)
 
 
 class Meter:
@@ -83,9 +87,38 @@ class MeteredModel:
             yield self._counted(piece, messages, settings) if isinstance(piece, Completion) else piece
 
     def _counted(self, completion: Completion, messages: Sequence[Message], settings: Mapping[str, Any]) -> Completion:
-        meter = _current.get()
-        if meter is not None:
-            usage = completion.usage
-            meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
+        _count(completion)
+        if _current.get() is not None:
             record_call(self._model.name, messages, settings, completion)
         return completion
+
+
+class _MeteredScoringModel(MeteredModel):
+    """The same for one that scores given text."""
+
+    _model: ScoringModel
+
+    def score(self, prefix: Prompt, text: str) -> Scored:
+        return self.score_batch([(prefix, text)])[0]
+
+    def score_batch(self, items: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        return [_count(scored) for scored in self._model.score_batch(items)]
+
+    def stream_mixture(
+        self, prompts: Sequence[Prompt], weights: Sequence[float], **settings: Any
+    ) -> Iterator[str | Completion]:
+        for piece in self._model.stream_mixture(prompts, weights, **settings):
+            yield _count(piece) if isinstance(piece, Completion) else piece
+
+
+def metered(model: ChatModel) -> MeteredModel:
+    """The model, counted; it scores given text if the model does."""
+    return _MeteredScoringModel(model) if can_score(model) else MeteredModel(model)
+
+
+def _count(result: _T) -> _T:
+    meter = _current.get()
+    if meter is not None:
+        usage = result.usage
+        meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
+    return result

@@ -12,7 +12,7 @@ from rag.errors import FlowError
 from rag.models import ChatModel
 from rag.models import load as load_model
 from rag.operators.signature import Read, show_type
-from rag.pipelines.meter import MeteredModel
+from rag.pipelines.meter import metered
 from rag.pipelines.node import Resolve
 
 __all__ = ["resolver"]
@@ -52,7 +52,7 @@ def resolver(given: Mapping[str, Any], outer: Resolve | None = None) -> Resolve:
             raise FlowError(
                 f"resource {name!r} is {show_type(type(value))}, not a {show_type(kind)}", hint=_HOW.get(kind)
             )
-        return MeteredModel(value) if kind is ChatModel else value
+        return metered(value) if kind is ChatModel else value
 
     def resolve(node: str, need: Read) -> Any:
         for name in (need.channel, _FLAGS.get(need.type, need.channel)):

@@ -45,6 +45,10 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+_INNER = ("vector", "tokens", "logprobs")
+"""Fields that are for operators, not for readers: long, and told by the text itself."""
+
+
 def as_json(value: Any) -> Any:
     """A value of ours as what JSON can hold. Hits become a list of chunks with their scores."""
     if isinstance(value, Hits):
@@ -54,7 +58,7 @@ def as_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "vector"}
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in _INNER}
     if isinstance(value, State | Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -3,6 +3,7 @@
 from rag.operators.post_retrieval.build_context import BuildContext
 from rag.operators.post_retrieval.compress import Compress
 from rag.operators.post_retrieval.critique import Critique
+from rag.operators.post_retrieval.drop_tokens import DropTokens
 from rag.operators.post_retrieval.mmr import MMR
 from rag.operators.post_retrieval.order import Order
 from rag.operators.post_retrieval.recency import Recency
@@ -17,6 +18,7 @@ __all__ = [
     "BuildContext",
     "Compress",
     "Critique",
+    "DropTokens",
     "Order",
     "Recency",
     "Rerank",
