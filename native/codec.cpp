@@ -15,8 +15,8 @@ constexpr std::array<PackedForm, 7> kPacked{{
     {"lvq8", "adaptive12", 8, false, false, 2, 32},
     {"lvq4x4", "adaptive8", 4, false, false, 3, 32},
     {"lvq4x8", "adaptive12", 4, false, false, 3, 32},
-    {"rabitq1", "adaptive12", 1, true, true, 20, 100},
-    {"rabitq2", "adaptive12", 2, true, true, 6, 50},
+    {"rabitq1", "adaptive12", 1, true, true, 30, 100},
+    {"rabitq2", "adaptive12", 2, true, true, 10, 50},
     {"rabitq4", "adaptive12", 4, true, true, 3, 32},
     {"leanvec", "adaptive12", 2, true, true, 10, 50},
 }};

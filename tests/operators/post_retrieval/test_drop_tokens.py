@@ -49,7 +49,7 @@ def shares(lengths: list[int], ranks: list[int], budget: int, spread: float) -> 
         tilt = [spread * (1 - 2 * rank / (count - 1)) if count > 1 else 0.0 for rank in ranks]
         return [min(max(t + shift, 0.0), 1.0) * length for t, length in zip(tilt, lengths, strict=True)]
 
-    low, high = -1.5, 1.5
+    low, high = -2.0, 2.0
     while high - low > 1e-13:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(dealt(middle)) < budget else (low, middle)
