@@ -93,6 +93,13 @@ class Measure(Operator, name="testing.random_measure"):
         return (n + len(t)) % PRIME
 
 
+class AddRound(Operator, name="testing.random_add_round"):
+    """Which round it is, of the loop right around."""
+
+    def run(self, n: int, round: int) -> Number:
+        return (n + 10 * round + 1) % PRIME
+
+
 class FailIf(Operator, name="testing.random_fail_if"):
     by: int = 3
     rest: int = 0
@@ -178,7 +185,7 @@ def interpret(flow: Flow, c: dict[str, Any], calls: list[int]) -> dict[str, Any]
         return _recurse(flow, c, calls)
     assert isinstance(flow, Loop | Verify)
     judge = flow.check if isinstance(flow, Verify) else flow.until
-    before, content = calls[0], False
+    before, content, around = calls[0], False, c["round"]
     for number in range(1, flow.at_most + 1):
         c = interpret(flow.body, {**c, "round": number}, calls)
         if judge is not None:
@@ -186,7 +193,9 @@ def interpret(flow: Flow, c: dict[str, Any], calls: list[int]) -> dict[str, Any]
             content = c["enough"]
         if content or (flow.budget and flow.budget.calls and calls[0] - before >= flow.budget.calls):
             break
-    return interpret(flow.otherwise, c, calls) if flow.otherwise is not None and not content else c
+    if flow.otherwise is not None and not content:
+        c = interpret(flow.otherwise, c, calls)
+    return {**c, "round": around}
 
 
 def writes(flow: Flow) -> set[str]:
@@ -214,6 +223,8 @@ def _operate(flow: Operator, c: dict[str, Any], calls: list[int]) -> dict[str, A
     if isinstance(flow, Called):
         calls[0] += 1
         return {**c, "n": (3 * n + 1) % PRIME}
+    if isinstance(flow, AddRound):
+        return {**c, "n": (n + 10 * c["round"] + 1) % PRIME}
     if isinstance(flow, FailIf):
         if n % flow.by == flow.rest:
             raise Failed(f"at {n}")

@@ -25,6 +25,7 @@ quiet = st.one_of(
     ),
     st.sampled_from("xyz").map(lambda letter: r.Sign(letter=letter)),
     st.just(r.Measure()),
+    st.just(r.AddRound()),
     st.just(r.Blame()),
 )
 failing = st.tuples(st.integers(2, 9), st.integers(0, 8)).map(lambda p: r.FailIf(by=p[0], rest=p[1] % p[0]))

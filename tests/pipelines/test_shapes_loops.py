@@ -81,7 +81,7 @@ SHAPES: dict[str, Shape] = {
     "results on the way in a loop": Shape(
         Loop(Add() >> remember() >> Add(by=-2), at_most=3),
         {"n": 5},
-        {"n": 2, "best": 6, "round": 3},
+        {"n": 2, "best": 6},
         "add testing.remember add:2 " * 3,
     ),
     "a loop and a default input that is given": Shape(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +19,8 @@ from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow, merge_s
 from rag.types import Usage
 
 __all__ = ["Budget", "Loop", "Verify"]
+
+_NONE = object()
 
 
 class Budget(BaseModel):
@@ -51,8 +54,8 @@ class Loop(Composite, form="loop"):
 
     `until` ends in an operator that writes one bool; it is asked after every round, and True ends the loop. Without it
     the body runs `at_most` times. What a round writes the next one can read: channels that only the body writes are
-    absent in the first round, so an operator of the body takes them as optional. The channel `round` counts from 1.
-    When the bound or the budget ends the loop first, `otherwise` runs, if there is one. What ended it is in the trace.
+    absent in the first round, so an operator of the body takes them as optional. The channel `round` counts from 1, and
+    is the loop's own: after it, `round` is what it was before, that of the loop around or none. When the bound or the budget ends the loop first, `otherwise` runs, if there is one. What ended it is in the trace.
     """
 
     body: Flow = Field(description="what is repeated")
@@ -126,7 +129,7 @@ class LoopNode(Node):
             node.bind(resolve)
 
     def run(self, values: Channels, run: Run | None) -> None:
-        began = self.clock()
+        began, around = self.clock(), values.get("round", _NONE)
         with metering() as meter:
             for number in range(1, self.at_most + 1):
                 values["round"] = number
@@ -137,9 +140,10 @@ class LoopNode(Node):
                     break
         if self.otherwise is not None and not values.get(self.verdict):
             self.otherwise.run(values, run)
+        _give_back(values, around)
 
     async def arun(self, values: Channels, run: Run | None) -> None:
-        began = self.clock()
+        began, around = self.clock(), values.get("round", _NONE)
         with metering() as meter:
             for number in range(1, self.at_most + 1):
                 values["round"] = number
@@ -150,9 +154,10 @@ class LoopNode(Node):
                     break
         if self.otherwise is not None and not values.get(self.verdict):
             await self.otherwise.arun(values, run)
+        _give_back(values, around)
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
-        began = self.clock()
+        began, around = self.clock(), [values.get("round", _NONE) for values in batch]
         going = batch
         each = Usage()
         for number in range(1, self.at_most + 1):
@@ -169,6 +174,8 @@ class LoopNode(Node):
         refused = [values for values in batch if not values.get(self.verdict)]
         if self.otherwise is not None and refused:
             self.otherwise.run_batch(refused, run)
+        for values, number_around in zip(batch, around, strict=True):
+            _give_back(values, number_around)
 
     def describe(self, depth: int = 0) -> Iterator[str]:
         indent = "  " * depth
@@ -196,6 +203,14 @@ class LoopNode(Node):
         return [node for node in (self.body, self.judge, self.otherwise) if node is not None]
 
 
+def _give_back(values: Channels, around: Any) -> None:
+    """Leave the channel `round` as it was before the loop."""
+    if around is _NONE:
+        values.pop("round", None)
+    else:
+        values["round"] = around
+
+
 def _share(usage: Usage, items: int) -> Usage:
     """An equal share of it, rounded up."""
     tokens = (usage.prompt_tokens, usage.completion_tokens, usage.calls)
@@ -216,6 +231,7 @@ def _compile(
     flow: Loop | Verify, judge: Flow | None, field: str, scope: Scope, path: Path, checker: Checker
 ) -> tuple[Node, Scope]:
     name = checker.name(flow.form)
+    around = scope.get("round")
     scope = {**scope, "round": Slot(int, name)}
     body_path = (*path, flow.child_number("body"))
     # A trial tells what a round leaves for the next one; only then it is known what the body may read.
@@ -255,6 +271,9 @@ def _compile(
             checker.problem(name, path, message, f"give it `{field}`, or put that flow after it")
         otherwise, end = compile_flow(flow.otherwise, after, (*path, flow.child_number("otherwise")), checker)
         after = merge_scopes([after, end], name, path, checker)
+    after = {channel: slot for channel, slot in after.items() if channel != "round"}
+    if around is not None:
+        after["round"] = around
     return LoopNode(name, body, judge_node, verdict, flow.at_most, flow.budget, otherwise), after
 
 
