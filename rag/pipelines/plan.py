@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from types import MappingProxyType
-from typing import Any, TypeAlias, Union
+from typing import Any, Literal, Protocol, TypeAlias, Union, runtime_checkable
 
 from rag.errors import FlowError, did_you_mean
 from rag.operators import Flow, Operator, Parallel, Sequence, catalogue
@@ -20,6 +20,7 @@ from rag.pipelines.unread import Unread
 
 __all__ = [
     "Checker",
+    "NamesRoutes",
     "Path",
     "Plan",
     "Scope",
@@ -36,6 +37,13 @@ Path: TypeAlias = tuple[int, ...]
 
 WriteId: TypeAlias = tuple[Path, str]
 """One write: where the flow stands that does it, and the channel."""
+
+
+@runtime_checkable
+class NamesRoutes(Protocol):
+    """A router whose settings say what it may write to the channel `route`; None when they do not."""
+
+    def route_names(self) -> tuple[str, ...] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,10 @@ def _operator(flow: Operator, scope: Scope, path: Path, checker: Checker) -> tup
     name = checker.name(short_name(type(flow)))
     signature = flow.signature()
     arguments = [argument(read, name, scope, path, checker) for read in signature.reads]
-    written = checker.writes(name, path, scope, {w.channel: w.type for w in signature.writes})
+    kinds = {w.channel: w.type for w in signature.writes}
+    if isinstance(flow, NamesRoutes) and (names := flow.route_names()) is not None:
+        kinds["route"] = Literal[tuple(dict.fromkeys(names))]
+    written = checker.writes(name, path, scope, kinds)
     for write in signature.writes:
         standard = STANDARD_CHANNELS.get(write.channel)
         if standard is not None and not assignable(write.type, standard):

@@ -11,6 +11,7 @@ import pytest
 from rag.errors import DeadlineError, FlowError, OperatorError
 from rag.models import load as load_model
 from rag.operators import Channel, operator
+from rag.operators.orchestration import RouteByClassifier, RouteByKeywords
 from rag.operators.resources import ChatModel
 from rag.pipelines import Budget, Each, Loop, Pipeline, Recurse, Route, Run, Try, Verify
 from rag.types import Answer, Hits, Message, Query, Usage
@@ -95,7 +96,7 @@ def test_what_is_not_named_goes_to_the_default():
 
 
 def test_routes_are_checked():
-    with pytest.raises(FlowError, match="may name odd, which is no way"):
+    with pytest.raises(FlowError, match="may name 'odd', which is no way"):
         Pipeline(Route(parity(), even=Add()), inputs=N)
     with pytest.raises(FlowError, match="never names 'third'"):
         Pipeline(Route(parity(), even=Add(), odd=Add(), third=Add()), inputs=N)
@@ -140,6 +141,19 @@ def test_ways_with_different_types_fit_readers_of_both():
     assert Pipeline(way >> both(), inputs=N).run(n=1).n == 0
     with pytest.raises(FlowError, match=r"holds str \| int"):
         Pipeline(way >> only_text(), inputs=N)
+
+
+def test_what_a_router_may_name_is_known_when_its_settings_say_so():
+    router = RouteByKeywords(routes={"short": ("brief",), "long": ("detail",)}, default="short")
+    ways = {"short": CountWords(), "long": CountWords()}
+    pipeline = Pipeline(Route(router, ways))
+    assert pipeline.outputs["route"] == Literal["short", "long"]
+    assert [pipeline.run(text).route for text in ("in brief", "in detail", "hm")] == ["short", "long", "short"]
+    assert Pipeline(Route(router, short=CountWords(), other=CountWords(), default="other")).run("in detail").n == 2
+    # What stands in a file is not known before the run, nor what a router of one's own says.
+    learned = RouteByClassifier(file="examples.csv", default="short")
+    assert Pipeline(Route(learned, ways)).outputs["route"] is str
+    assert Pipeline(Route(free_route(), ways)).outputs["route"] is str
 
 
 # Loop and Verify
@@ -442,7 +456,7 @@ def test_every_pattern_survives_the_round_trip():
         ),
         ("flow:\n  - loop:\n      at_most: 3\n", 2, "'loop' needs the setting 'body'"),
         ("flow:\n  - loop:\n      body: [add]\n      at_most: 0\n", 4, "greater than or equal to 1"),
-        ("inputs: {n: int}\nflow:\n  - route:\n      by: parity\n      flows: {even: add}\n", 3, "may name odd"),
+        ("inputs: {n: int}\nflow:\n  - route:\n      by: parity\n      flows: {even: add}\n", 3, "may name 'odd'"),
         (
             "inputs: {n: int}\nflow:\n  - try:\n      body:\n        - add\n        - say\n        - nix\n",
             7,

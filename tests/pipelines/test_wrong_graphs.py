@@ -141,15 +141,15 @@ GRAPHS: dict[str, Wrong] = {
     ),
     "a way without an end": Wrong(
         "- route:\n    by: parity\n    flows:\n      even: add",
-        *("route", 1, "its router may name odd, which is no way", "add it, or a default", N),
+        *("route", 1, "its router 'parity' may name 'odd', which is no way; there are even", "or give the route a", N),
     ),
     "a way that is never taken": Wrong(
         "- route:\n    by: parity\n    flows: {even: add, odd: add, zero: add}",
-        *("route", 1, "its router never names 'zero'", "it names even, odd", N),
+        *("route", 1, "its router 'parity' never names 'zero'", "it names even, odd", N),
     ),
     "a default that is never taken": Wrong(
         "- route:\n    by: parity\n    flows: {even: add, odd: add, other: add}\n    default: other",
-        *("route", 1, "its router never names 'other'", "leave the default out", N),
+        *("route", 1, "its router 'parity' never names 'other'", "leave the default out", N),
     ),
     "a default that is no way": Wrong(
         "- route:\n    by: free_route\n    flows: {simple: dense}\n    default: simpel",
@@ -166,6 +166,45 @@ GRAPHS: dict[str, Wrong] = {
     "a router in branches": Wrong(
         "- route:\n    by: {parallel: [maybe_route, parity]}\n    flows: {even: add}",
         *("route", 1, "its router leaves one value a branch in the channel 'route'", "join the branches first", N),
+    ),
+    "a router whose keywords lead to a misspelt way": Wrong(
+        "- route:\n    by: {route_by_keywords: {routes: {short: [brief], lnog: [detail]}, default: short}}\n"
+        "    flows: {short: dense, long: bm25}",
+        *("route", 1, "its router 'route_by_keywords' may name 'lnog', which is no way; there are short, long"),
+        "did you mean 'long'? Otherwise add it, or give the route a default",
+    ),
+    "a router whose default is no way": Wrong(
+        "- dense\n- route:\n    by: {route_by_similarity: {routes: {short: [Who]}, default: none}}\n"
+        "    flows: {short: build_context}",
+        *("route", 2, "its router 'route_by_similarity' may name 'none', which is no way; there are short", "add it, or"),
+    ),
+    "a router whose examples name a way that its keywords do not": Wrong(
+        "- route:\n    by: {route_hybrid: {keywords: {short: [brief]}, examples: {long: [Why]}, default: short}}\n"
+        "    flows: {short: dense}",
+        *("route", 1, "its router 'route_hybrid' may name 'long', which is no way; there are short", "add it, or give"),
+    ),
+    "a router whose metadata lead nowhere": Wrong(
+        "- dense\n- route:\n    by: {route_by_metadata: {field: kind, routes: {pdf: paper}, default: page}}\n"
+        "    flows: {pdf: build_context, page: build_context}",
+        *("route", 2, "its router 'route_by_metadata' may name 'paper', which is no way; there are pdf, page", "add it"),
+    ),
+    "a router whose descriptions leave a way out": Wrong(
+        "- route:\n    by: {route_by_model: {routes: {short: brief}, default: short}}\n"
+        "    flows: {short: dense, long: bm25}",
+        *("route", 1, "its router 'route_by_model' never names 'long'", "it names short"),
+    ),
+    "a router whose classes are no ways, behind another router": Wrong(
+        "- route:\n    by:\n      try:\n"
+        "        body: {route_by_classifier: {routes: {a: [Who], b: [Why]}, default: a}}\n"
+        "        fallback: {route_by_keywords: {routes: {c: [brief]}, default: a}}\n"
+        "    flows: {a: dense, c: bm25}",
+        *("route", 1, "its router 'route_by_classifier or route_by_keywords' may name 'b', which is no way", "add it"),
+    ),
+    "a router inside a nested pipeline": Wrong(
+        "- route:\n    by:\n      pipeline:\n        name: chooses\n"
+        "        flow: [route_by_keywords: {routes: {short: [brief]}, default: lnog}]\n"
+        "    flows: {short: dense, long: bm25}",
+        *("route", 1, "its router 'chooses' may name 'lnog', which is no way; there are short, long", "mean 'long'"),
     ),
     "a channel that only one way writes": Wrong(
         "- route:\n    by: free_route\n    flows: {a: count_words, b: shout}\n- read_own",

@@ -49,6 +49,9 @@ class RouteByClassifier(Operator, name="orchestration.route_by_classifier", wait
             raise ValueError("`routes` has one route, a classifier needs two")
         return self
 
+    def route_names(self) -> tuple[str, ...] | None:
+        return (*self.routes, self.default) if self.file is None else None  # a file is read when it is first needed
+
     def run(self, query: Query, encoder: Encoder) -> RouteName:
         return self.run_batch([query], encoder)[0]
 

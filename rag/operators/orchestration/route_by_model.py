@@ -31,6 +31,9 @@ class RouteByModel(Asking, name="orchestration.route_by_model"):
     routes: dict[str, str] = Field(description="what each route is for", min_length=1)
     default: str = Field(description="the route when the model names none")
 
+    def route_names(self) -> tuple[str, ...]:
+        return (*self.routes, self.default)
+
     def run(self, query: Query, llm: ChatModel) -> RouteName:
         described = "\n".join(f"{name}: {what}" for name, what in self.routes.items())
         reply = self.ask(llm, {"routes": described, "question": query.text}).text

@@ -1,6 +1,7 @@
 """Routers by keywords, by similarity to examples, by both, and by the metadata of what was found.
 
-Each writes the channel `route`, which `Route` reads.
+Each writes the channel `route`, which `Route` reads, and says by `route_names` what it may write, so that the ways can be
+checked before anything runs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class RouteByKeywords(Operator, name="orchestration.route_by_keywords"):
     least: float = Field(0.0, ge=0, le=1, description="least share of the question's keywords")
     language: str = Field("english", description='stemming: a Snowball language, or "none"')
 
+    def route_names(self) -> tuple[str, ...]:
+        return (*self.routes, self.default)
+
     def run(self, query: Query) -> RouteName:
         scores = key_scores([query.text], self.routes, self.language)
         return _choose(scores, list(self.routes), self.default, max(self.least, _MET))[0]
@@ -56,6 +60,9 @@ class RouteBySimilarity(Operator, name="orchestration.route_by_similarity", wait
     default: str = Field(description="the route for questions that are near no example")
     similarity: float = Field(0.3, ge=-1, le=1, description="least cosine to the nearest example")
     _examples: ExampleIndexes = PrivateAttr(default_factory=ExampleIndexes)
+
+    def route_names(self) -> tuple[str, ...]:
+        return (*self.routes, self.default)
 
     def run(self, query: Query, encoder: Encoder) -> RouteName:
         return self.run_batch([query], encoder)[0]
@@ -80,6 +87,9 @@ class RouteHybrid(Operator, name="orchestration.route_hybrid", waits=True):
     least: float = Field(0.2, ge=-1, le=1, description="least score")
     language: str = Field("english", description='stemming of keywords: a Snowball language, or "none"')
     _examples: ExampleIndexes = PrivateAttr(default_factory=ExampleIndexes)
+
+    def route_names(self) -> tuple[str, ...]:
+        return (*self.keywords, *self.examples, self.default)
 
     def run(self, query: Query, encoder: Encoder) -> RouteName:
         return self.run_batch([query], encoder)[0]
@@ -107,6 +117,9 @@ class RouteByMetadata(Operator, name="orchestration.route_by_metadata", waits=Tr
     routes: dict[str, str] = Field(description="route for each value of the field", min_length=1)
     default: str = Field(description="the route for all other values")
     k: int = Field(10, ge=1, le=1000, description="hits that are looked at")
+
+    def route_names(self) -> tuple[str, ...]:
+        return (*self.routes.values(), self.default)
 
     def run(self, hits: Hits) -> RouteName:
         values = [_as_text(chunk.metadata.get(self.field)) for chunk in hits.top(self.k).chunks()]

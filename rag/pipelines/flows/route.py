@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from rag.pipelines.execution import Run
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.pipelines.observe import traced
-from rag.pipelines.plan import Checker, Path, Scope, compile_flow, merge_scopes
+from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow, merge_scopes
 
 __all__ = ["Route"]
 
@@ -106,7 +106,7 @@ def _compile(flow: Route, scope: Scope, path: Path, checker: Checker) -> tuple[N
         message = f"the channel 'route' is not there on every way through its router: {slot.writer!r} may not run"
         checker.problem(name, path, message, "write it on every way")
     else:
-        _check_names(flow, slot.type, name, path, checker)
+        _check_names(flow, slot, name, path, checker)
     if flow.default is not None and flow.default not in flow.flows:
         checker.problem(
             name, path, f"its default {flow.default!r} is none of its ways", did_you_mean(flow.default, flow.flows)
@@ -118,19 +118,31 @@ def _compile(flow: Route, scope: Scope, path: Path, checker: Checker) -> tuple[N
     return RouteNode(name, by, ways, flow.default), merge_scopes(ends, name, path, checker)
 
 
-def _check_names(flow: Route, kind: Any, name: str, path: Path, checker: Checker) -> None:
-    """When the router's type lists what it may name, every name needs a way and every way a name."""
-    if get_origin(kind) is not Literal:
+def _check_names(flow: Route, slot: Slot, name: str, path: Path, checker: Checker) -> None:
+    """When it is known what the router may name, every name needs a way and every way a name."""
+    names = _names(slot.type)
+    if names is None:
         return
-    names = set(get_args(kind))
-    missing = sorted(names - set(flow.flows))
-    if missing and flow.default is None:
-        checker.problem(
-            name, path, f"its router may name {', '.join(missing)}, which is no way", "add it, or a default"
-        )
-    reached = names | ({flow.default} if missing else set())
+    ways = ", ".join(flow.flows)
+    missing = [] if flow.default is not None else sorted(names - set(flow.flows))
+    for unknown in missing:
+        near = did_you_mean(unknown, flow.flows)
+        hint = f"{near} Otherwise add it" if near.startswith("did") else "add it"
+        message = f"its router {slot.writer!r} may name {unknown!r}, which is no way; there are {ways}"
+        checker.problem(name, path, message, f"{hint}, or give the route a default")
+    reached = names | ({flow.default} if names - set(flow.flows) else set())
     for unreachable in sorted(set(flow.flows) - reached):
         hint = f"it names {', '.join(sorted(names))}"
         if unreachable == flow.default:
             hint += ", and each of these has a way of its own: leave the default out"
-        checker.problem(name, path, f"its router never names {unreachable!r}", hint)
+        checker.problem(name, path, f"its router {slot.writer!r} never names {unreachable!r}", hint)
+
+
+def _names(kind: Any) -> set[str] | None:
+    """What a channel of this type may hold, when the type lists that."""
+    if get_origin(kind) is Literal:
+        return set(get_args(kind))
+    if get_origin(kind) is Union:
+        parts = [_names(part) for part in get_args(kind)]
+        return None if None in parts else {name for part in parts for name in part or ()}
+    return None
