@@ -10,18 +10,13 @@ import typer
 
 from rag.errors import NotFoundError, did_you_mean
 
-__all__ = ["add_to", "open_pipeline", "preset_names"]
-
-PRESETS = Path(__file__).parent.parent / "pipelines" / "presets"
-
-
-def preset_names() -> list[str]:
-    """Names of the ready-made pipelines."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+__all__ = ["add_to", "open_pipeline"]
 
 
 def find_pipeline(name: str) -> Path:
     """The file of a pipeline: a path, or the name of a ready-made one. Raises NotFoundError."""
+    from rag.pipelines.yaml import PRESETS, preset_names
+
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path

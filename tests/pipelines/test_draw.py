@@ -10,7 +10,7 @@ import pytest
 
 from rag.operators import Flow
 from rag.pipelines import Each, Loop, Pipeline, Recurse, Route, Try
-from rag.serve.pipelines import PRESETS
+from rag.pipelines.yaml import PRESETS
 from tests.pipelines.conftest import Add, CountWords, Total
 from tests.pipelines.test_patterns import at_least, free_route, letters, shorter, size
 

@@ -13,7 +13,7 @@ from rag.collection import Collection
 from rag.models.scripted import ScriptedModel
 from rag.operators.indexing.ingest import index_paths
 from rag.pipelines import Pipeline, Run
-from rag.serve.pipelines import PRESETS, preset_names
+from rag.pipelines.yaml import PRESETS, preset_names
 from rag.types import Answer, Hits
 from tests.pipelines.test_yaml import VALIDATOR
 

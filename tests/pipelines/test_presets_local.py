@@ -16,7 +16,7 @@ from rag.operators.generation import Ensemble, Generate
 from rag.operators.indexing.ingest import index_paths
 from rag.operators.registry import catalogue
 from rag.pipelines import Pipeline, Run
-from rag.serve.pipelines import PRESETS, preset_names
+from rag.pipelines.yaml import PRESETS, preset_names
 from rag.types import Answer, Hits
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]

@@ -16,8 +16,8 @@ from rag.operators.post_retrieval import BuildContext
 from rag.operators.pre_retrieval import AddAnswer, MultiQuery, Rewrite, StepBack, SubQueries
 from rag.operators.retrieval import BM25, Dense, Fuse
 from rag.pipelines import Each, Loop, Pipeline, Recurse, Route, Try, Verify
+from rag.pipelines.yaml import PRESETS, preset_names
 from rag.serve import cli
-from rag.serve.pipelines import PRESETS, preset_names
 from rag.types import Hits, Query
 from tests.pipelines.conftest import Add, CountWords, Say, Total, shout
 from tests.pipelines.test_patterns import at_least, free_route, letters, remember, shorter, size

@@ -176,7 +176,12 @@ GRAPHS: dict[str, Wrong] = {
     "a router whose default is no way": Wrong(
         "- dense\n- route:\n    by: {route_by_similarity: {routes: {short: [Who]}, default: none}}\n"
         "    flows: {short: build_context}",
-        *("route", 2, "its router 'route_by_similarity' may name 'none', which is no way; there are short", "add it, or"),
+        *(
+            "route",
+            2,
+            "its router 'route_by_similarity' may name 'none', which is no way; there are short",
+            "add it, or",
+        ),
     ),
     "a router whose examples name a way that its keywords do not": Wrong(
         "- route:\n    by: {route_hybrid: {keywords: {short: [brief]}, examples: {long: [Why]}, default: short}}\n"
@@ -186,7 +191,12 @@ GRAPHS: dict[str, Wrong] = {
     "a router whose metadata lead nowhere": Wrong(
         "- dense\n- route:\n    by: {route_by_metadata: {field: kind, routes: {pdf: paper}, default: page}}\n"
         "    flows: {pdf: build_context, page: build_context}",
-        *("route", 2, "its router 'route_by_metadata' may name 'paper', which is no way; there are pdf, page", "add it"),
+        *(
+            "route",
+            2,
+            "its router 'route_by_metadata' may name 'paper', which is no way; there are pdf, page",
+            "add it",
+        ),
     ),
     "a router whose descriptions leave a way out": Wrong(
         "- route:\n    by: {route_by_model: {routes: {short: brief}, default: short}}\n"

@@ -1,7 +1,7 @@
 """Routers by keywords, by similarity to examples, by both, and by the metadata of what was found.
 
-Each writes the channel `route`, which `Route` reads, and says by `route_names` what it may write, so that the ways can be
-checked before anything runs.
+Each writes the channel `route`, which `Route` reads, and says by `route_names` what it may write, so that the ways can
+be checked before anything runs.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class Loop(Composite, form="loop"):
     `until` ends in an operator that writes one bool; it is asked after every round, and True ends the loop. Without it
     the body runs `at_most` times. What a round writes the next one can read: channels that only the body writes are
     absent in the first round, so an operator of the body takes them as optional. The channel `round` counts from 1, and
-    is the loop's own: after it, `round` is what it was before, that of the loop around or none. When the bound or the budget ends the loop first, `otherwise` runs, if there is one. What ended it is in the trace.
+    is the loop's own: after it, `round` is what it was before, that of the loop around or none. When the bound or the
+    budget ends the loop first, `otherwise` runs, if there is one. What ended it is in the trace.
     """
 
     body: Flow = Field(description="what is repeated")
