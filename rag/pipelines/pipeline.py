@@ -17,6 +17,7 @@ from rag.operators import Flow
 from rag.operators.signature import STANDARD_CHANNELS, Read, show_type
 from rag.pipelines.events import Event, Finished
 from rag.pipelines.execution import Run
+from rag.pipelines.flows.composite import inside
 from rag.pipelines.flows.nested import NestedNode, remembering
 from rag.pipelines.memo import Checkpoint, ContentCache, Memo
 from rag.pipelines.node import Node
@@ -220,6 +221,11 @@ class Pipeline(Flow):
         final = self._plan.final.items()
         return {name: list[slot.type] if slot.spread else slot.type for name, slot in final if slot.sure}  # type: ignore[name-defined]
 
+    @property
+    def parts(self) -> list[Pipeline]:
+        """The pipelines within this one, however deep, in the order of the flow."""
+        return list(_pipelines(self.flow))
+
     def explain(self) -> str:
         """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs.
 
@@ -302,6 +308,14 @@ class Pipeline(Flow):
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing", hint=f"the pipeline takes {', '.join(plan.inputs)}")
         return inputs
+
+
+def _pipelines(flow: Flow) -> Iterator[Pipeline]:
+    """The pipelines in a flow, in its order; one before those within it."""
+    if isinstance(flow, Pipeline):
+        yield flow
+    for part in (flow.flow,) if isinstance(flow, Pipeline) else inside(flow):
+        yield from _pipelines(part)
 
 
 def _input_types(inputs: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _collections(shared: dict[tuple[str, str], Any]) -> dict[str, Any]:
 
 
 def _open(name: str, prefix: str, collection: Any, llm: str | None, shared: dict[tuple[str, str], Any]) -> Pipeline:
-    """A pipeline under its served name, with resources that are named alike opened once."""
+    """A pipeline under its served name; resources that it and the pipelines within it name alike are opened once."""
     from rag.collection import Collection
     from rag.encoders import load as load_encoder
     from rag.models import load as load_model
@@ -153,11 +153,12 @@ def _open(name: str, prefix: str, collection: Any, llm: str | None, shared: dict
         "encoder": load_encoder,
     }
     pipeline: Pipeline = open_pipeline(name, collection=collection, llm=llm)
-    for key, value in pipeline.resources.items():
-        if isinstance(value, str) and key in openers:
-            if (key, value) not in shared:
-                shared[key, value] = openers[key](value)
-            pipeline.resources[key] = shared[key, value]
+    for part in (pipeline, *pipeline.parts):
+        for key, value in part.resources.items():
+            if isinstance(value, str) and key in openers:
+                if (key, value) not in shared:
+                    shared[key, value] = openers[key](value)
+                part.resources[key] = shared[key, value]
     pipeline.name = prefix + (pipeline.name or Path(name).stem)
     return pipeline
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rag.errors import ConfigError
-from rag.operators import Flow
+from rag.operators import Flow, Parallel, Sequence
 from rag.operators.base import settings_problems
 
-__all__ = ["FORMS", "Composite"]
+__all__ = ["FORMS", "Composite", "inside"]
 
 FORMS: dict[str, type[Composite]] = {}
 """The composite flows by their key in YAML."""
@@ -77,3 +77,12 @@ class Composite(BaseModel, Flow):
             if isinstance(value, Flow) or value != field.get_default(call_default_factory=True):
                 parts.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def inside(flow: Flow) -> Iterable[Flow]:
+    """The flows right inside a flow, in order."""
+    if isinstance(flow, Sequence):
+        return flow.steps
+    if isinstance(flow, Parallel):
+        return flow.branches
+    return [child for _, _, child in flow.children()] if isinstance(flow, Composite) else ()

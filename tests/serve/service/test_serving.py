@@ -8,14 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from rag.collection import Collection
 from rag.errors import CollectionError, ConfigError
+from rag.operators.indexing.ingest import index_paths
+from rag.serve.service import Limits
 from rag.serve.serving import open_service
 from tests.serve.conftest import RagCommand
+from tests.serve.service.server import serving
 
 
 def test_every_collection_gets_search_and_every_pipeline(kb: Path, tmp_path: Path):
@@ -43,6 +48,39 @@ def test_what_several_pipelines_name_is_opened_once(kb: Path, tmp_path: Path):
         assert list(service.collections.values()) == [a["collection"]]
     with pytest.raises(CollectionError, match="was closed"):
         len(a["collection"])
+
+
+def test_collections_of_nested_pipelines_are_opened_once_and_follow_their_writers(
+    kb: Path, documents: Path, tmp_path: Path
+):
+    archive = tmp_path / "archive"
+    with Collection.create(archive, encoder="hashing:64") as written:
+        index_paths(written, documents / "sailing.md")
+        (tmp_path / "old.yaml").write_text(f"name: old\ncollection: {archive}\nflow: [bm25]\n")
+        (tmp_path / "deep.yaml").write_text(
+            "flow:\n  - route:\n      by: select_retriever\n      default: deep\n"
+            "      flows: {deep: {pipeline: {flow: [pipeline: old.yaml]}}, sparse: {pipeline: old.yaml}}\n"
+        )
+        with open_service(["deep.yaml"], [str(kb)], None, Limits(refresh=0.05)) as service:
+            parts = service.tools["deep"].pipeline.parts
+            assert [part.name for part in parts] == ["", "old", "old"]
+            opened = parts[1].resources["collection"]
+            assert parts[2].resources["collection"] is opened
+            assert service.collections[str(archive)] is opened
+
+            def found(base: str) -> set[str]:
+                done = httpx2.post(f"{base}/v1/pipelines/deep/run", json={"query": "roux sail"})
+                return {hit["document"] for hit in done.json()["hits"]}
+
+            with serving(service) as base:
+                assert found(base) == {"sailing.md"}
+                index_paths(written, documents)
+                until = time.monotonic() + 10
+                while len(found(base)) < 2 and time.monotonic() < until:
+                    time.sleep(0.02)
+                assert len(found(base)) == 2
+    with pytest.raises(CollectionError, match="was closed"):
+        len(opened)
 
 
 def test_names_must_differ(kb: Path):
