@@ -123,6 +123,7 @@ class Coalescer:
 
     def _deliver(self, batch: _Batch, future: asyncio.Future[list[tuple[Any, BaseException | None]]]) -> None:
         self._running.discard(batch)
+        self._observe(len(batch.jobs), batch.spans)  # first: whoever has an answer finds it counted
         failed = asyncio.CancelledError() if future.cancelled() else future.exception()
         outcomes = [(None, failed)] * len(batch.jobs) if failed is not None else future.result()
         for job, (value, error) in zip(batch.jobs, outcomes, strict=True):
@@ -134,7 +135,6 @@ class Coalescer:
                 job.waiter.set_exception(error)
             else:
                 job.waiter.set_result(value)
-        self._observe(len(batch.jobs), batch.spans)
         self._start_batches()
 
     def _work(self, batch: _Batch) -> list[tuple[Any, BaseException | None]]:

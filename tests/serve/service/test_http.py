@@ -123,8 +123,8 @@ def test_health_and_metrics(client: httpx2.Client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json()["status"] == "ready"
     before = _metric(client, 'rag_requests_total{outcome="ok",pipeline="echo"}')
-    run(client, "echo", query="x")
-    run(client, "echo", query=3)
+    assert run(client, "echo", query="x").status_code == 200
+    assert run(client, "echo", query=3).status_code == 422
     assert _metric(client, 'rag_requests_total{outcome="ok",pipeline="echo"}') == before + 1
     assert _metric(client, 'rag_requests_total{outcome="rejected",pipeline="echo"}') >= 1
     assert _metric(client, 'rag_node_items_total{node="echo",pipeline="echo"}') >= 1
@@ -132,7 +132,9 @@ def test_health_and_metrics(client: httpx2.Client):
 
 
 def _metric(client: httpx2.Client, name: str) -> float:
-    lines = client.get("/metrics").text.splitlines()
+    told = client.get("/metrics")
+    assert told.status_code == 200  # an error would pass for a 0
+    lines = told.text.splitlines()
     return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.rsplit(" ", 1)[0] == name), 0)
 
 
