@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import count
@@ -18,7 +18,7 @@ from rag.pipelines.memo import Memo
 from rag.pipelines.observe import current
 from rag.pipelines.spans import recorder
 
-__all__ = ["Run", "Stopped", "gather", "side_by_side", "wait_for", "within"]
+__all__ = ["Run", "Stopped", "apause", "gather", "pause", "side_by_side", "wait_for", "within"]
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ class Run:
     """The observer of one run. A run that nobody observes has none, and costs nothing for it.
 
     `emit` gets the events, `clock` gives seconds; after `deadline` seconds the run ends with a DeadlineError, and after
-    `stop()` quietly, at the next border between two nodes or tokens. `memos` remember results of operators. `spans` are
-    the executions that have ended; they also go to OpenTelemetry when a tracer provider is set.
+    `stop()` quietly, at the next border between two nodes, items or tokens. `memos` remember results of operators.
+    `spans` are the executions that have ended; they also go to OpenTelemetry when a tracer provider is set.
     """
 
     __slots__ = (
@@ -109,9 +109,7 @@ class Run:
         self.emit(Noted(node, "remembered"))
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=32, thread_name_prefix="rag-branch")
+_pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="rag-branch")  # begins a thread when it needs one
 
 
 def side_by_side(tasks: list[Callable[[], None]]) -> None:
@@ -119,7 +117,7 @@ def side_by_side(tasks: list[Callable[[], None]]) -> None:
 
     The caller takes the first task, and any that no thread has begun by then: branches inside branches cannot starve.
     """
-    futures: list[Future[None]] = [_pool().submit(contextvars.copy_context().run, task) for task in tasks[1:]]
+    futures: list[Future[None]] = [_pool.submit(contextvars.copy_context().run, task) for task in tasks[1:]]
     errors: list[BaseException] = []
     for task, future in zip(tasks, [None, *futures], strict=True):
         try:
@@ -172,8 +170,36 @@ async def gather(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
         raise
 
 
-@cache
+def pause(seconds: float, run: Run | None) -> None:
+    """Wait so long; what ends the run ends the wait, within a moment."""
+    for piece in _pieces(seconds, run):
+        time.sleep(piece)
+
+
+async def apause(seconds: float, run: Run | None) -> None:
+    """`pause` for an event loop."""
+    for piece in _pieces(seconds, run):
+        await asyncio.sleep(piece)
+
+
+def _pieces(seconds: float, run: Run | None) -> Iterator[float]:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if run is not None:
+            run.check()
+        yield left if run is None else min(left, 0.05)
+
+
+_making = threading.Lock()
+
+
 def _loop() -> asyncio.AbstractEventLoop:
+    with _making:  # a cache alone lets two threads make one each
+        return _made()
+
+
+@cache
+def _made() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="rag-loop", daemon=True).start()
     return loop

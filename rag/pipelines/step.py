@@ -109,10 +109,15 @@ class Step(Node):
         if self._batch_call is not None:
             self._run_batch(batch, run)
         elif self.waits and len(batch) > 1:
-            side_by_side([functools.partial(self._run, values, run) for values in batch])
+            side_by_side([functools.partial(self._run_item, values, run) for values in batch])
         else:
             for values in batch:
-                self._run(values, run)
+                self._run_item(values, run)
+
+    def _run_item(self, values: Channels, run: Run | None) -> None:
+        if run is not None:
+            run.check()  # the run may have ended since the first item
+        self._run(values, run)
 
     async def _arun(self, values: Channels, run: Run | None) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from rag.operators import Channel, operator
 from rag.operators.orchestration import RouteByClassifier, RouteByKeywords
 from rag.operators.resources import ChatModel
 from rag.pipelines import Budget, Each, Loop, Pipeline, Recurse, Route, Run, Try, Verify
+from rag.pipelines.execution import Stopped
 from rag.types import Answer, Hits, Message, Query, Usage
 from tests.pipelines.conftest import Add, AddAsync, AddInBatches, CountWords, Fail, Total, batch_sizes, shout
 from tests.pipelines.test_flows import N, every_way
@@ -413,6 +415,38 @@ def test_a_deadline_ends_a_run_between_nodes():
 
     with pytest.raises(DeadlineError, match="the run took longer than 0.03 s"):
         Pipeline(Loop(nap(), at_most=100), inputs=N).run(n=0, observe=Run(deadline=0.03))
+
+
+def test_what_ends_a_run_ends_its_tries_pauses_and_items():
+    begun: list[int] = []
+
+    @operator
+    def nap(n: int) -> Number:
+        begun.append(n)
+        time.sleep(0.02)
+        return n
+
+    tried = Each(size() >> Try(nap() >> Fail(), retries=5, backoff=30, fallback=Add()), over="queries")
+    trying = Pipeline(letters() >> Pipeline(tried, inputs={"queries": list[Query]}))
+    napping = Pipeline(letters() >> Each(size() >> nap()))
+    for pipeline, query in ((trying, "abc"), (napping, "a" * 60)):
+        for way in (
+            lambda run, p=pipeline, q=query: p.run(q, observe=run),
+            lambda run, p=pipeline, q=query: p.run_batch([q, q], observe=run),
+            lambda run, p=pipeline, q=query: asyncio.run(p.arun(q, observe=run)),
+        ):
+            began = time.monotonic()
+            with pytest.raises(DeadlineError, match="the run took longer than 0.1 s"):
+                way(Run(deadline=0.1))
+            stopped = Run()
+            threading.Timer(0.1, stopped.stop).start()
+            with pytest.raises(Stopped):
+                way(stopped)
+            assert time.monotonic() - began < 5
+    begun.clear()
+    with pytest.raises(DeadlineError):
+        napping.run("a" * 60, observe=Run(deadline=0.1))
+    assert len(begun) < 60
 
 
 # YAML

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 from pydantic import Field
 
 from rag.errors import DeadlineError
 from rag.operators import Flow
-from rag.pipelines.execution import Run, Stopped, within
+from rag.pipelines.execution import Run, Stopped, apause, pause, within
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.pipelines.observe import traced
@@ -81,6 +80,7 @@ class TryNode(Node):
             raise
         except Exception as error:  # noqa: BLE001  which item it was is found by trying each alone
             if run is not None:
+                run.check()  # a run that is over is not tried again
                 run.note(self.name, f"the batch failed, each item is tried alone: {error}")
             for values in batch:
                 self.run(values, run)
@@ -102,7 +102,7 @@ class TryNode(Node):
                 return
             self._note(number, failure, run)
             if number < self.retries:
-                await asyncio.sleep(self.backoff * 2**number)
+                await apause(self.backoff * 2**number, run)
         if self.fallback is None:
             raise failure
         values["error"] = str(failure)
@@ -133,7 +133,7 @@ class TryNode(Node):
                 return None
             self._note(number, failure, run)
             if number < self.retries:
-                time.sleep(self.backoff * 2**number)
+                pause(self.backoff * 2**number, run)
         return failure
 
     def _fall_back(self, values: Channels, error: Exception, run: Run | None) -> None:
@@ -151,6 +151,7 @@ class TryNode(Node):
 
     def _note(self, number: int, error: Exception, run: Run | None) -> None:
         if run is not None:
+            run.check()  # a run that is over is not tried again
             run.note(self.name, f"try {number + 1} failed: {error}", failed_tries=number + 1)
 
 
