@@ -332,6 +332,25 @@ def test_recursion_visits_every_query_once_within_its_bounds():
         Pipeline(Recurse(size(), derive=size()))
 
 
+def test_what_ends_a_recursion_is_in_the_trace():
+    @operator
+    def sized_by_model(query: Query, llm: ChatModel) -> Number:
+        llm.chat([Message("user", query.text)])
+        return len(query.text)
+
+    for bounds, asked, why in (
+        ({"max_depth": 1}, 3, "1 levels are the bound"),
+        ({"max_nodes": 4, "max_depth": 9}, 4, "4 queries are the bound"),
+        ({"max_nodes": 99, "max_depth": 9}, 10, "there is no new one"),
+        ({"max_nodes": 99, "max_depth": 9, "budget": {"calls": 3}}, 3, "the budget of 3 calls is spent"),
+        ({"max_nodes": 99, "max_depth": 9, "budget": {"calls": 4}}, 6, "the budget of 4 calls is spent"),
+    ):
+        pipeline = Pipeline(Recurse(sized_by_model(), derive=shorter(), **bounds), llm=load_model("scripted"))  # type: ignore[arg-type]
+        for state in every_way(pipeline, {"query": "abcd"}):
+            assert len(state.queries) == len(state.n) == asked
+        assert notes(pipeline, query="abcd") == [f"asked {asked} queries: {why}"]
+
+
 # Try
 
 
@@ -467,7 +486,7 @@ def test_every_pattern_survives_the_round_trip():
         >> Each(size(), at_most=7)
         >> Total()
         >> Try(Add(), retries=2, timeout=3.5, fallback=Add(by=9))
-        >> Recurse(size(), derive=shorter(), max_nodes=5)
+        >> Recurse(size(), derive=shorter(), max_nodes=5, budget={"seconds": 60})
         >> Total()
     )
     pipeline = Pipeline(flow)

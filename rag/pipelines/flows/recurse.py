@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from pydantic import Field
@@ -9,10 +10,12 @@ from pydantic import Field
 from rag.operators import Flow
 from rag.pipelines.execution import Run, gather
 from rag.pipelines.flows.composite import Composite
+from rag.pipelines.flows.loop import Budget
+from rag.pipelines.meter import metering
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow
-from rag.types import Query
+from rag.types import Query, Usage
 
 __all__ = ["Recurse"]
 
@@ -23,17 +26,27 @@ class Recurse(Composite, form="recurse"):
         Recurse(retrieve >> BuildContext() >> Generate(), derive=Clarify(), max_depth=2, max_nodes=12) >> Merge()
 
     `derive` ends in an operator that writes `queries`. A query that was asked already, by its words, is not asked
-    again. Each level is one batch. Afterwards `queries` holds all that were asked, and every channel that the body
-    wrote one value for each of them, to be read as a list.
+    again. Each level is one batch. No further level begins when the budget is spent; what ended it is in the trace.
+    Afterwards `queries` holds all that were asked, and every channel that the body wrote one value for each of them, to
+    be read as a list.
     """
 
     body: Flow = Field(description="what runs for every query")
     derive: Flow = Field(description="what writes the next `queries`, after the body")
     max_depth: int = Field(2, ge=0, le=20, description="levels below the first query")
     max_nodes: int = Field(16, ge=1, le=1000, description="queries that are asked in all")
+    budget: Budget | None = Field(None, description="tokens, calls or seconds after which no further level begins")
 
-    def __init__(self, body: Flow, derive: Flow, *, max_depth: int = 2, max_nodes: int = 16) -> None:
-        super().__init__(body=body, derive=derive, max_depth=max_depth, max_nodes=max_nodes)
+    def __init__(
+        self,
+        body: Flow,
+        derive: Flow,
+        *,
+        max_depth: int = 2,
+        max_nodes: int = 16,
+        budget: Budget | dict[str, float] | None = None,
+    ) -> None:
+        Composite.__init__(self, body=body, derive=derive, max_depth=max_depth, max_nodes=max_nodes, budget=budget)
 
 
 @traced
@@ -45,6 +58,7 @@ class RecurseNode(Node):
         self.body, self.derive = body, derive
         self.written = written
         self.max_depth, self.max_nodes = flow.max_depth, flow.max_nodes
+        self.budget = flow.budget or Budget()
         self.waits = body.waits or derive.waits
 
     def bind(self, resolve: Resolve) -> None:
@@ -52,25 +66,23 @@ class RecurseNode(Node):
         self.derive.bind(resolve)
 
     def run(self, values: Channels, run: Run | None) -> None:
-        tree = _Tree(values, self.max_nodes)
-        for depth in range(self.max_depth + 1):
-            level = tree.next_level()
-            if not level:
-                break
-            self.body.run_batch(level, run)
-            if depth < self.max_depth and not tree.full:
+        tree, began = _Tree(values, self.max_nodes), time.monotonic()
+        with metering() as meter:
+            while level := tree.next_level():
+                self.body.run_batch(level, run)
+                if self._ended(tree, meter.usage, began):
+                    break
                 self.derive.run_batch(level, run)
                 tree.grow(level)
         self._collect(values, tree, run)
 
     async def arun(self, values: Channels, run: Run | None) -> None:
-        tree = _Tree(values, self.max_nodes)
-        for depth in range(self.max_depth + 1):
-            level = tree.next_level()
-            if not level:
-                break
-            await gather([self.body.arun(node, run) for node in level])
-            if depth < self.max_depth and not tree.full:
+        tree, began = _Tree(values, self.max_nodes), time.monotonic()
+        with metering() as meter:
+            while level := tree.next_level():
+                await gather([self.body.arun(node, run) for node in level])
+                if self._ended(tree, meter.usage, began):
+                    break
                 await gather([self.derive.arun(node, run) for node in level])
                 tree.grow(level)
         self._collect(values, tree, run)
@@ -86,9 +98,20 @@ class RecurseNode(Node):
         yield f"{indent}{self.name} goes on with:"
         yield from self.derive.describe(depth + 1)
 
+    def _ended(self, tree: _Tree, usage: Usage, began: float) -> bool:
+        if tree.depth == self.max_depth:
+            tree.stopped = f"{self.max_depth} levels are the bound"
+        elif len(tree.visited) == self.max_nodes:
+            tree.stopped = f"{self.max_nodes} queries are the bound"
+        elif spent := self.budget.spent(usage, time.monotonic() - began):
+            tree.stopped = spent
+        else:
+            return False
+        return True
+
     def _collect(self, values: Channels, tree: _Tree, run: Run | None) -> None:
         if run is not None:
-            run.note(self.name, f"asked {len(tree.visited)} queries")
+            run.note(self.name, f"asked {len(tree.visited)} queries: {tree.stopped}", stopped=tree.stopped)
         for channel in self.written:
             values[channel] = [node[channel] for node in tree.visited if channel in node]
         values["queries"] = [node["query"] for node in tree.visited]
@@ -103,15 +126,14 @@ class _Tree:
         self.visited: list[Channels] = []
         self.waiting: list[Query] = [values["query"]]
         self.known = {_key(values["query"])}
-
-    @property
-    def full(self) -> bool:
-        return len(self.visited) >= self.max_nodes
+        self.depth = -1
+        self.stopped = "there is no new one"
 
     def next_level(self) -> list[Channels]:
         room = self.max_nodes - len(self.visited)
         level = [{**self.start, "query": query} for query in self.waiting[:room]]
         self.visited.extend(level)
+        self.depth += 1
         self.waiting = []
         return level
 
