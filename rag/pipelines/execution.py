@@ -18,7 +18,7 @@ from rag.pipelines.memo import Memo
 from rag.pipelines.observe import current
 from rag.pipelines.spans import recorder
 
-__all__ = ["Run", "Stopped", "apause", "gather", "pause", "side_by_side", "wait_for", "within"]
+__all__ = ["Run", "Stopped", "apause", "by_deadline", "gather", "pause", "side_by_side", "wait_for", "within"]
 
 T = TypeVar("T")
 
@@ -84,6 +84,12 @@ class Run:
             raise DeadlineError(f"the run took longer than {self.deadline:g} s")
         if self._outer is not None:
             self._outer.check()
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, of this run or one around it; None without any."""
+        own = None if self.deadline is None else max(self.deadline - (self.clock() - self.began), 0)
+        around = None if self._outer is None else self._outer.left()
+        return own if around is None else around if own is None else min(own, around)
 
     def note(self, node: str, text: str, **facts: Any) -> None:
         """Tell what a node decided, in words and as facts: for its execution that is under way, and as an event."""
@@ -205,11 +211,23 @@ def _made() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
+def wait_for(coroutine: Coroutine[Any, Any, T], run: Run | None) -> T:
     """The result of a coroutine for a caller that is not async itself; also works inside a running event loop."""
-    task = asyncio.run_coroutine_threadsafe(coroutine, _loop())  # which runs it in a copy of the caller's context
+    task = asyncio.run_coroutine_threadsafe(by_deadline(coroutine, run), _loop())  # in a copy of the caller's context
     try:
         return task.result()
     except BaseException:
         task.cancel()  # an interrupted caller leaves nothing running behind
+        raise
+
+
+async def by_deadline(coroutine: Coroutine[Any, Any, T], run: Run | None) -> T:
+    """The result of a coroutine, which is cancelled when the run's deadline passes; then DeadlineError is raised."""
+    left = None if run is None else run.left()
+    if run is None or left is None:
+        return await coroutine
+    try:
+        return await asyncio.wait_for(coroutine, left + 0.001)  # so that the deadline has passed when it is over
+    except asyncio.TimeoutError:
+        run.check()
         raise

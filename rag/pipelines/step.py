@@ -12,7 +12,7 @@ from rag.errors import OperatorError, RagError
 from rag.operators.base import Operator
 from rag.operators.signature import Form, Write, show_type
 from rag.pipelines.events import Token
-from rag.pipelines.execution import Run, Stopped, side_by_side, wait_for
+from rag.pipelines.execution import Run, Stopped, by_deadline, side_by_side, wait_for
 from rag.pipelines.memo import MISS
 from rag.pipelines.node import Channels, Node, Resolve
 from rag.pipelines.observe import Execution
@@ -145,9 +145,9 @@ class Step(Node):
 
     async def _acall(self, arguments: list[Any], run: Run | None) -> Any:
         if self._form == "async":
-            return await self._call(*arguments)
+            return await by_deadline(self._call(*arguments), run)
         if self._form == "async stream":
-            return await self._drain(self._call(*arguments), run)
+            return await by_deadline(self._drain(self._call(*arguments), run), run)
         if self.waits or self._form == "stream":
             return await asyncio.to_thread(lambda: self._finish(self._call(*arguments), run))
         return self._call(*arguments)
@@ -210,9 +210,9 @@ class Step(Node):
     def _finish(self, result: Any, run: Run | None) -> Any:
         """The value of a form that does not simply return it."""
         if self._form == "async":
-            return wait_for(result)
+            return wait_for(result, run)
         if self._form == "async stream":
-            return wait_for(self._drain(result, run))
+            return wait_for(self._drain(result, run), run)
         if self._form == "plain":
             return result
         value: Any = _MISSING

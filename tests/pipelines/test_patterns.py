@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -16,7 +17,7 @@ from rag.operators.orchestration import RouteByClassifier, RouteByKeywords
 from rag.operators.resources import ChatModel
 from rag.pipelines import Budget, Each, Loop, Pipeline, Recurse, Route, Run, Try, Verify
 from rag.pipelines.execution import Stopped
-from rag.types import Answer, Hits, Message, Query, Usage
+from rag.types import Answer, Delta, Hits, Message, Query, Usage
 from tests.pipelines.conftest import Add, AddAsync, AddInBatches, CountWords, Fail, Total, batch_sizes, shout
 from tests.pipelines.test_flows import N, every_way
 
@@ -434,6 +435,30 @@ def test_a_deadline_ends_a_run_between_nodes():
 
     with pytest.raises(DeadlineError, match="the run took longer than 0.03 s"):
         Pipeline(Loop(nap(), at_most=100), inputs=N).run(n=0, observe=Run(deadline=0.03))
+
+
+def test_a_deadline_ends_an_async_operator_that_hangs():
+    @operator
+    async def hang(n: int) -> Number:
+        await asyncio.sleep(30)
+        return n
+
+    @operator
+    async def hang_aloud(n: int) -> AsyncIterator[Delta | Answer]:
+        yield Delta("well ")
+        await asyncio.sleep(30)
+        yield Answer("well")
+
+    for hanging in (hang(), hang_aloud(), Try(hang(), retries=3, backoff=0), Pipeline(hang(), inputs=N)):
+        pipeline = Pipeline(hanging, inputs=N)
+        began = time.monotonic()
+        with pytest.raises(DeadlineError, match="the run took longer than 0.05 s"):
+            asyncio.run(pipeline.arun(n=0, observe=Run(deadline=0.05)))
+        with pytest.raises(DeadlineError, match="the run took longer than 0.05 s"):
+            pipeline.run(n=0, observe=Run(deadline=0.05))
+        with pytest.raises(DeadlineError, match="the run took longer than 0.05 s"):
+            pipeline.run_batch([{"n": 0}] * 3, observe=Run(deadline=0.05))
+        assert time.monotonic() - began < 5
 
 
 def test_what_ends_a_run_ends_its_tries_pauses_and_items():
