@@ -39,7 +39,7 @@ HNSW_NEIGHBOURS, HNSW_BUILD, HNSW_SEARCH = 32, 200, 128
 IVF_PROBED = 8
 """One in so many lists is looked at."""
 IVF_GROWTH = 2
-"""Lists are trained anew when there should be so many times more of them, which is when the index has grown fourfold."""
+"""Lists are trained anew when there should be so many times more of them: when the index has grown fourfold."""
 _RESCORED = 1 << 22
 
 
