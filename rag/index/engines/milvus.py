@@ -76,7 +76,7 @@ class MilvusIndex:
 
     def __len__(self) -> int:
         """Vectors that can be found, counted by the server."""
-        return int(self._client.query(self._name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+        return self._count("")
 
     def __repr__(self) -> str:
         return f"MilvusIndex({self._client.address!r}, name={self.name!r}, dim={self.dim}, metric={self.metric!r})"
@@ -115,8 +115,24 @@ class MilvusIndex:
         return len(there)
 
     def ids(self) -> NDArray[np.int64]:
-        """All ids, int64[n], sorted."""
-        return np.sort(np.fromiter(self._client.all_ids(self._name, MOST_IDS), np.int64))
+        """All ids, int64[n], sorted. Ranges that hold too many for one answer are halved."""
+        found: list[int] = []
+        ranges = [(0, 2**63 - 1)]
+        while ranges:
+            first, last = ranges.pop()
+            expression = f"id >= {first} and id <= {last}"
+            count = self._count(expression)
+            if count > MOST_IDS:
+                middle = (first + last) // 2
+                ranges += [(first, middle), (middle + 1, last)]
+            elif count:
+                rows = self._client.query(self._name, filter=expression, output_fields=["id"])
+                found += [row["id"] for row in rows]
+        return np.sort(np.array(found, np.int64))
+
+    def _count(self, expression: str) -> int:
+        rows = self._client.query(self._name, filter=expression, output_fields=["count(*)"])
+        return int(rows[0]["count(*)"])
 
     def _there(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         found = [

@@ -75,9 +75,11 @@ class MilvusClient:
 
     def _check_fit(self, name: str, dim: int, metric: str) -> None:
         fields = {f["name"]: f for f in self._client.describe_collection(name, timeout=CALL_SECONDS)["fields"]}
-        if set(fields) != {"id", "vector"}:
+        types = self._pymilvus.DataType
+        found = {field: description["type"] for field, description in fields.items()}
+        if found != {"id": types.INT64, "vector": types.FLOAT_VECTOR}:
             raise EngineError(
-                f"{self._where}: collection {name!r} has the fields {sorted(fields)}, not 'id' and 'vector'",
+                f"{self._where}: collection {name!r} has the fields {sorted(fields)}, not a number 'id' and a 'vector'",
                 hint="it was made by something else: name another",
             )
         stored = int(fields["vector"]["params"]["dim"])
@@ -109,27 +111,6 @@ class MilvusClient:
             )
         return found
 
-    def all_ids(self, name: str, batch: int) -> Iterator[int]:
-        """Every id, in no order that counts."""
-        with self._explained():
-            pages = self._client.query_iterator(
-                name,
-                batch_size=batch,
-                filter="id >= 0",
-                output_fields=["id"],
-                consistency_level="Strong",
-                timeout=CALL_SECONDS,
-            )
-        try:
-            while True:
-                with self._explained():
-                    page = pages.next()
-                if not page:
-                    return
-                yield from (row["id"] for row in page)
-        finally:
-            pages.close()
-
     @property
     def _where(self) -> str:
         return f"Milvus at {self.address}"
@@ -144,10 +125,10 @@ class MilvusClient:
         except RagError:
             raise
         except Exception as error:  # noqa: BLE001  of pymilvus, of gRPC beneath it, of a server that answers nonsense
-            text = str(getattr(error, "message", "") or error) or type(error).__name__
+            text = _reason(error)
             if token := os.environ.get(TOKEN):
                 text = text.replace(token, "***")
-            raise EngineError(f"{self._where}: {text}", hint=self._hint(f"{error!r} {text}".lower())) from None
+            raise EngineError(f"{self._where}: {text}", hint=self._hint(text.lower())) from None
 
     def _hint(self, text: str) -> str:
         if self._embedded:
@@ -157,6 +138,19 @@ class MilvusClient:
         if "database not found" in text:
             return "make the database on the server, or leave it out of the URI"
         return "is the server running, and are host and port right?"
+
+
+def _reason(error: BaseException) -> str:
+    """What the error says, or gRPC's beneath it, of which pymilvus tells no more than "Fail connecting"."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:  # pymilvus says `raise e from e`
+        chain.append(cause)
+        cause = cause.__cause__
+    for deeper in reversed(chain):
+        if callable(code := getattr(deeper, "code", None)) and callable(details := getattr(deeper, "details", None)):
+            return f"{code().name}: {details()}"
+    return str(getattr(error, "message", "") or error) or type(error).__name__
 
 
 def _import_pymilvus(*, embedded: bool) -> Any:
