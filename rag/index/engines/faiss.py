@@ -38,8 +38,9 @@ MOST_DELETED = 0.25
 HNSW_NEIGHBOURS, HNSW_BUILD, HNSW_SEARCH = 32, 200, 128
 IVF_PROBED = 8
 """One in so many lists is looked at."""
+IVF_SMALLEST = 39
 IVF_GROWTH = 2
-"""Lists are trained anew when there should be so many times more of them: when the index has grown fourfold."""
+"""Lists are trained anew when there should be so many times more of them."""
 _RESCORED = 1 << 22
 
 
@@ -293,7 +294,8 @@ class FaissIndex:
 
 
 def _lists(vectors: int) -> int:
-    return max(1, int(4 * vectors**0.5))
+    """Four times the square root, but no fewer vectors a list than faiss wants for training."""
+    return max(1, min(int(4 * vectors**0.5), vectors // IVF_SMALLEST))
 
 
 def canonical_uri(uri: str) -> str:
