@@ -20,6 +20,7 @@ namespace {
 using rag::VectorStore;
 using IdArray = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 std::span<const int64_t> span(const IdArray& ids) { return {ids.data(), ids.size()}; }
@@ -41,6 +42,31 @@ std::pair<nb::ndarray<nb::numpy, T, nb::ndim<2>>, T*> new_matrix(size_t n, size_
     T* data = new T[n * m];
     const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
     return {nb::ndarray<nb::numpy, T, nb::ndim<2>>(data, {n, m}, owner), data};
+}
+
+// The rows of a matrix, each padded with zeros to whole cache lines.
+std::vector<float> padded(const FloatMatrix& matrix) {
+    const size_t width = rag::round_up(matrix.shape(1), 16);
+    std::vector<float> result(matrix.shape(0) * width);
+    for (size_t r = 0; r < matrix.shape(0); ++r)
+        std::copy_n(matrix.data() + r * matrix.shape(1), matrix.shape(1), result.data() + r * width);
+    return result;
+}
+
+rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
+                     const std::optional<FloatMatrix>& query) {
+    rag::Learned result;
+    const bool pair = base && query && base->shape(0) == query->shape(0) && base->shape(0) > 0 &&
+                      base->shape(1) == dim && query->shape(1) == dim;
+    if ((mean && mean->shape(0) != dim) || ((base || query) && !pair))
+        throw rag::InputError("what the codec learned does not fit the dimension", "learn it anew");
+    if (mean) result.mean.assign(mean->data(), mean->data() + dim);
+    if (pair) {
+        result.base = padded(*base);
+        result.query = padded(*query);
+        result.reduced = base->shape(0);
+    }
+    return result;
 }
 
 void add_vectors(VectorStore& store, const IdArray& ids, const FloatMatrix& vectors) {
@@ -78,7 +104,7 @@ void check_signals() {
 }
 
 nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k,
-                     const std::optional<IdArray>& filter, size_t threads) {
+                     const std::optional<IdArray>& filter, size_t rerank, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
@@ -87,7 +113,7 @@ nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_
         std::optional<std::span<const int64_t>> allowed;
         if (filter) allowed = span(*filter);
         if (threads == 0) threads = std::max(std::thread::hardware_concurrency(), 1u);
-        rag::scan(store, queries.data(), n, k, allowed, threads, check_signals, id_data, score_data);
+        rag::scan(store, queries.data(), n, k, allowed, rerank, threads, check_signals, id_data, score_data);
     }
     return nb::make_tuple(ids, scores);
 }
@@ -148,17 +174,19 @@ void bind_store(nb::module_& m) {
     nb::class_<VectorStore>(m, "VectorStore")
         .def(
             "__init__",
-            [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec) {
-                new (self) VectorStore(dim, metric_named(metric), codec);
+            [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec,
+               const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
+               const std::optional<FloatMatrix>& query) {
+                new (self) VectorStore(dim, metric_named(metric), codec, learned(dim, mean, base, query));
             },
-            "dim"_a, "metric"_a, "codec"_a)
+            "dim"_a, "metric"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none())
         .def_prop_ro("dim", &VectorStore::dim)
         .def_prop_ro("rows", counted<&VectorStore::rows>)
         .def_prop_ro("live", counted<&VectorStore::live>)
         .def("add", add_vectors, "ids"_a, "vectors"_a)
         .def("remove", remove_ids, "ids"_a)
         .def("vectors", decode, "ids"_a)
-        .def("scan", scan_store, "queries"_a, "k"_a, "filter"_a = nb::none(), "threads"_a = 0)
+        .def("scan", scan_store, "queries"_a, "k"_a, "filter"_a = nb::none(), "rerank"_a = 0, "threads"_a = 0)
         .def("parts", [](nb::object self) { return parts(std::move(self)); })
         .def("part_sizes", part_sizes, "n"_a)
         .def("attach", attach, "n"_a, "sections"_a);

@@ -4,12 +4,20 @@
 #include <cstddef>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "kernels.h"
 
 namespace rag {
 
 enum class Metric { ip, cosine, l2 };  // cosine vectors are of unit length when they come here, so it is ip
+
+// What a codec learned from a sample of the vectors, and perhaps of the queries: their mean, and matrices
+// [reduced, dim] that stored vectors and queries are multiplied with. Empty: nothing is subtracted or multiplied.
+struct Learned {
+    std::vector<float> mean, base, query;
+    size_t reduced = 0;
+};
 
 // Stored vectors to score together. kMaxTile more rows follow the n (those that come next, or any), and their factors.
 struct Block {
@@ -36,10 +44,12 @@ public:
     virtual ~Codec() = default;
 
     virtual std::string_view name() const = 0;
-    virtual size_t code_bytes() const = 0;                 // a multiple of 64
+    virtual size_t code_bytes() const = 0;
     virtual size_t factors() const { return 0; }           // floats kept beside each code
     virtual float limit() const;                           // largest magnitude of a component
     virtual std::string_view exact() const { return ""; }  // the codec that re-ranks what this one finds, if any
+    virtual size_t candidates(size_t k) const { return k; }  // how many of this codec's best should be ranked again
+    virtual bool panels() const { return true; }             // whether Queries::panel is there
 
     virtual void encode(const float* vector, std::byte* code, float* factors) const = 0;
     virtual void decode(const std::byte* code, const float* factors, float* vector) const = 0;
@@ -47,11 +57,22 @@ public:
 };
 
 // Throws InputError for a name that is not known.
-std::unique_ptr<Codec> make_codec(std::string_view name, size_t dim, Metric metric);
+std::unique_ptr<Codec> make_codec(std::string_view name, size_t dim, Metric metric, const Learned& learned);
 
 std::unique_ptr<Codec> make_float32(size_t dim, Metric metric);
 std::unique_ptr<Codec> make_float16(size_t dim, Metric metric);
 std::unique_ptr<Codec> make_int8(size_t dim, Metric metric);
+// Bits a component: 8 or 12.
+std::unique_ptr<Codec> make_adaptive(int bits, size_t dim, Metric metric, const Learned& learned);
+
+struct PackedForm {
+    std::string_view name, exact;
+    int bits;          // 1, 2, 4 or 8
+    bool symmetric;    // a grid around zero whose step fits the vector's direction best, or from smallest to largest
+    bool multiplied;   // by the learned matrices
+    size_t per_result, at_least;  // candidates: k * per_result + at_least
+};
+std::unique_ptr<Codec> make_packed(const PackedForm& form, size_t dim, Metric metric, const Learned& learned);
 
 inline size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 

@@ -83,6 +83,7 @@ public:
     size_t code_bytes() const override { return round_up(dim_, 64); }
     size_t factors() const override { return 2; }  // the scale; under l2 the squared norm, else 0
     std::string_view exact() const override { return "float16"; }
+    size_t candidates(size_t k) const override { return k + std::max<size_t>(32, k); }
 
     void encode(const float* vector, std::byte* code, float* factors) const override {
         std::memset(code, 128, code_bytes());

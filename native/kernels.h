@@ -29,6 +29,28 @@ struct Int8Panel {
     const float* factors;  // by query
 };
 
+// Packed codes: lines of 64 bytes. A byte holds 8 / bits fields, the lowest bits first; components go through
+// a line field by field, byte by byte. The last kPackedTail bytes of a row are no codes but
+// three floats (scale, low, bias): component i of the vector is scale * code[i] + low. A score is
+// factor * (scale * <codes, query> + low * sum) - weight * bias + constant.
+inline constexpr size_t kPackedTail = 12;
+struct PackedQuery {
+    const int8_t* codes;  // [line][field][64]; 0 where the row has no codes
+    size_t lines;
+    int32_t sum;  // of the codes
+    float factor, weight, constant;
+};
+
+// Locally-adaptive codes: (scale, low) as floats, then for every 32 components 32 bytes and, with 12 bits, 16 bytes
+// more whose low and high halves extend the first and the second 16. Component i is scale * code[i] + low.
+struct AdaptiveQuery {
+    const float* values;  // padded with zeros to a multiple of 32
+    size_t groups;        // of 32
+    float sum;            // of the values
+    float padding;        // components of padding
+    float constant;
+};
+
 using RowsKernel = void (*)(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out);
 using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim,
                              float* out, size_t ld);
@@ -45,6 +67,10 @@ struct Kernels {
                    float* out);
     void (*panel_dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
                          size_t vectors, size_t quads, float* out, size_t ld);
+
+    void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);  // 1 2 4 8 bits
+    // [8 or 12 bits][ip or l2]
+    void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
 
     // Bit i of the result: scores[i] >= thresholds[i], for n <= 64; both padded to a multiple of `lanes`.
     uint64_t (*above)(const float* scores, const float* thresholds, size_t n);

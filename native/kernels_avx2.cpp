@@ -58,6 +58,28 @@ struct V {
         s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
         return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
     }
+    template <int R>
+    static inline void isums(const i* x, int32_t* out) {
+        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    }
+    // Codes of at most 4 bits go into maddubs as they are: 2 * 15 * 127 fits.
+    using raw = __m256i;
+    struct small {
+        __m256i value;
+    };
+    static inline raw load_raw(const std::byte* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    template <int Shift, int Bits>
+    static inline small field(raw codes) {
+        return {_mm256_and_si256(Shift ? _mm256_srli_epi16(codes, Shift) : codes, _mm256_set1_epi8((1 << Bits) - 1))};
+    }
+    static inline i dot4(i sum, small row, i query) {
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(row.value, query), _mm256_set1_epi16(1)));
+    }
+    static inline i widen_bytes(const std::byte* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
+    static inline i iand15(i x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }
+    static inline i ishr4(i x) { return _mm256_srli_epi32(x, 4); }
+    static inline i ishl4(i x) { return _mm256_slli_epi32(x, 4); }
+    static inline i ior(i a, i b) { return _mm256_or_si256(a, b); }
     static inline i isub(i a, i b) { return _mm256_sub_epi32(a, b); }
     static inline i imul(i a, int b) { return _mm256_mullo_epi32(a, _mm256_set1_epi32(b)); }
     static inline f to_float(i x) { return _mm256_cvtepi32_ps(x); }

@@ -40,6 +40,32 @@ struct V {
     }
     static inline i dot4(i sum, bytes row, i query) { return _mm512_dpbusd_epi32(sum, row, query); }
     static inline int32_t isum(i x) { return _mm512_reduce_add_epi32(x); }
+    template <int R>
+    static inline void isums(const i* x, int32_t* out) {
+        if constexpr (R == 8) {
+            __m256i half[8];
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; ++r)
+                half[r] = _mm256_add_epi32(_mm512_castsi512_si256(x[r]), _mm512_extracti64x4_epi64(x[r], 1));
+            const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(half[0], half[1]), _mm256_hadd_epi32(half[2], half[3]));
+            const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(half[4], half[5]), _mm256_hadd_epi32(half[6], half[7]));
+            const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+            _mm256_storeu_si256((__m256i*)out, sums);
+        } else {
+            for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+        }
+    }
+    using raw = __m512i;
+    static inline raw load_raw(const std::byte* p) { return _mm512_loadu_si512(p); }
+    template <int Shift, int Bits>
+    static inline bytes field(raw codes) {
+        return _mm512_and_si512(Shift ? _mm512_srli_epi16(codes, Shift) : codes, _mm512_set1_epi8((1 << Bits) - 1));
+    }
+    static inline i widen_bytes(const std::byte* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+    static inline i iand15(i x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }
+    static inline i ishr4(i x) { return _mm512_srli_epi32(x, 4); }
+    static inline i ishl4(i x) { return _mm512_slli_epi32(x, 4); }
+    static inline i ior(i a, i b) { return _mm512_or_si512(a, b); }
     static inline i isub(i a, i b) { return _mm512_sub_epi32(a, b); }
     static inline i imul(i a, int b) { return _mm512_mullo_epi32(a, _mm512_set1_epi32(b)); }
     static inline f to_float(i x) { return _mm512_cvtepi32_ps(x); }

@@ -165,6 +165,98 @@ void panel_kernel_i8(const std::byte* const* rows, const float* row_factors, siz
     }
 }
 
+inline float tail_float(const std::byte* end, int back) {
+    float x;
+    __builtin_memcpy(&x, end - back, sizeof x);
+    return x;
+}
+
+template <int Bits, int Field>
+inline V::i packed_fields(V::i sum, V::raw codes, const int8_t* query) {
+    sum = V::dot4(sum, V::template field<Field * Bits, Bits>(codes), V::load_bytes(query + Field * kCacheLine));
+    if constexpr ((Field + 1) * Bits < 8) return packed_fields<Bits, Field + 1>(sum, codes, query);
+    return sum;
+}
+
+// A line takes two or three instructions a field, so that rows come from memory as fast as it gives them.
+template <int Bits, int R>
+inline void packed_tile(const std::byte* const* rows, const PackedQuery& query, float* out) {
+    constexpr size_t ahead = kMaxTile;
+    constexpr int step = 4 * V::lanes, fields = 8 / Bits;
+    V::i sum[R];
+    for (int r = 0; r < R; ++r) sum[r] = V::izero();
+    const int8_t* q = query.codes;
+    for (size_t line = 0; line < query.lines; ++line, q += fields * kCacheLine) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(rows[ahead + r] + line * kCacheLine);
+        for (size_t b = 0; b < kCacheLine; b += step)
+            for (int r = 0; r < R; ++r) {
+                const std::byte* codes = rows[r] + line * kCacheLine + b;
+                if constexpr (Bits == 8)
+                    sum[r] = V::dot4(sum[r], V::row_bytes(codes), V::load_bytes(q + b));
+                else
+                    sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), q + b);
+            }
+    }
+    int32_t dots[R];
+    V::template isums<R>(sum, dots);
+    for (int r = 0; r < R; ++r) {
+        const std::byte* end = rows[r] + query.lines * kCacheLine;
+        const int32_t dot = Bits == 8 ? dots[r] + (128 - V::code_offset) * query.sum : dots[r];
+        const float scaled = tail_float(end, 12) * static_cast<float>(dot) +
+                             tail_float(end, 8) * static_cast<float>(query.sum);
+        out[r] = query.factor * scaled - query.weight * tail_float(end, 4) + query.constant;
+    }
+}
+
+template <int Bits>
+void packed_kernel(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
+    size_t i = 0;
+    for (; i + V::row_tile <= n; i += V::row_tile) packed_tile<Bits, V::row_tile>(rows + i, query, out + i);
+    for (; i < n; ++i) packed_tile<Bits, 1>(rows + i, query, out + i);
+}
+
+template <bool Twelve, bool Far, int R>
+inline void adaptive_tile(const std::byte* const* rows, const AdaptiveQuery& query, float* out) {
+    constexpr size_t header = 8, group_bytes = Twelve ? 48 : 32;
+    V::f sum[R], scale[R], low[R];
+    for (int r = 0; r < R; ++r) {
+        sum[r] = V::zero();
+        scale[r] = V::broadcast(tail_float(rows[r] + 4, 4));
+        low[r] = V::broadcast(tail_float(rows[r] + 8, 4));
+    }
+    for (size_t g = 0; g < query.groups; ++g) {
+        for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + header + g * group_bytes);
+        for (int h = 0; h < 32; h += V::lanes) {
+            const V::f q = V::load(query.values + g * 32 + h);
+            for (int r = 0; r < R; ++r) {
+                const std::byte* group = rows[r] + header + g * group_bytes;
+                V::i code = V::widen_bytes(group + h);
+                if constexpr (Twelve) {
+                    const V::i rest = V::widen_bytes(group + 32 + h % 16);
+                    code = V::ior(V::ishl4(code), h < 16 ? V::iand15(rest) : V::ishr4(rest));
+                }
+                if constexpr (Far) {
+                    const V::f difference = V::sub(q, V::fma(V::to_float(code), scale[r], low[r]));
+                    sum[r] = V::fma(difference, difference, sum[r]);
+                } else {
+                    sum[r] = V::fma(V::to_float(code), q, sum[r]);
+                }
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        const float s = tail_float(rows[r] + 4, 4), l = tail_float(rows[r] + 8, 4), total = V::sum(sum[r]);
+        out[r] = Far ? query.padding * l * l - total : s * total + l * query.sum + query.constant;
+    }
+}
+
+template <bool Twelve, bool Far>
+void adaptive_kernel(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) adaptive_tile<Twelve, Far, 4>(rows + i, query, out + i);
+    for (; i < n; ++i) adaptive_tile<Twelve, Far, 1>(rows + i, query, out + i);
+}
+
 uint64_t above(const float* scores, const float* thresholds, size_t n) {
     uint64_t bits = 0;
     for (size_t i = 0; i < n; i += V::lanes)
@@ -200,6 +292,9 @@ constexpr Kernels kTable{
     panel_kernel<L2>,
     rows_kernel_i8,
     panel_kernel_i8,
+    {packed_kernel<1>, packed_kernel<2>, packed_kernel<4>, packed_kernel<8>},
+    {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
+     {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     above,
     above_one,
     to_half,

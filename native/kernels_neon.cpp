@@ -51,6 +51,27 @@ struct V {
 #endif
     }
     static inline int32_t isum(i x) { return vaddvq_s32(x); }
+    template <int R>
+    static inline void isums(const i* x, int32_t* out) {
+        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    }
+    using raw = uint8x16_t;
+    static inline raw load_raw(const std::byte* p) { return vld1q_u8((const uint8_t*)p); }
+    template <int Shift, int Bits>
+    static inline bytes field(raw codes) {
+        if constexpr (Shift > 0) codes = vshrq_n_u8(codes, Shift);
+        return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8((1 << Bits) - 1)));
+    }
+    static inline i widen_bytes(const std::byte* p) {
+        uint32_t quad;
+        __builtin_memcpy(&quad, p, 4);
+        const uint16x8_t wide = vmovl_u8(vcreate_u8(quad));
+        return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(wide)));
+    }
+    static inline i iand15(i x) { return vandq_s32(x, vdupq_n_s32(15)); }
+    static inline i ishr4(i x) { return vshrq_n_s32(x, 4); }
+    static inline i ishl4(i x) { return vshlq_n_s32(x, 4); }
+    static inline i ior(i a, i b) { return vorrq_s32(a, b); }
     static inline i isub(i a, i b) { return vsubq_s32(a, b); }
     static inline i imul(i a, int b) { return vmulq_n_s32(a, b); }
     static inline f to_float(i x) { return vcvtq_f32_s32(x); }

@@ -77,6 +77,25 @@ struct V {
         return sum;
     }
     static inline int32_t isum(i x) { return x[0] + x[1] + x[2] + x[3]; }
+    template <int R>
+    static inline void isums(const i* x, int32_t* out) {
+        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    }
+    struct raw {
+        uint8_t at[16];
+    };
+    static inline raw load_raw(const std::byte* p) { return copy<raw>(p); }
+    template <int Shift, int Bits>
+    static inline bytes field(const raw& codes) {
+        bytes row;
+        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(codes.at[b] >> Shift & ((1 << Bits) - 1));
+        return row;
+    }
+    static inline i widen_bytes(const std::byte* p) { return i{int(p[0]), int(p[1]), int(p[2]), int(p[3])}; }
+    static inline i iand15(i x) { return x & 15; }
+    static inline i ishr4(i x) { return x >> 4; }
+    static inline i ishl4(i x) { return x << 4; }
+    static inline i ior(i a, i b) { return a | b; }
     static inline i isub(i a, i b) { return a - b; }
     static inline i imul(i a, int b) { return a * b; }
     static inline f to_float(i x) { return __builtin_convertvector(x, f); }

@@ -12,17 +12,14 @@ namespace rag {
 namespace {
 
 constexpr size_t kGroup = 512;                     // queries that share one pass over the vectors
-constexpr size_t kBlockRows = 120;                 // rows scored at a time, at most: a multiple of every tile_rows
+constexpr size_t kBlockRows = 120;                 // rows scored at a time by panels: a multiple of every tile_rows
+constexpr size_t kLongBlockRows = 1920;            // and by single queries, at most
 constexpr size_t kBlockBytes = size_t{128} << 10;  // their size, so that they stay in the second-level cache
 constexpr size_t kPanelBytes = size_t{256} << 10;  // packed queries that stay there beside them
 constexpr size_t kWorthAThread = size_t{1} << 22;  // multiplications that repay the start of a thread
 
-// A first pass may rank by approximate scores (int8), or by sums taken in another order (panels); so many more
-// candidates than k come out of it, to be ranked by the exact scores.
-size_t candidates(size_t k, bool approximate, bool panels) {
-    if (approximate) return k + std::max<size_t>(32, k);
-    return panels ? k + 8 : k;
-}
+// Panels sum in another order than single queries do: so many more than k come out of them, to be ranked again.
+constexpr size_t kPanelSpare = 8;
 
 // Scores the rows of one tier for a group of queries, one block of rows at a time, and keeps the best.
 class Pass {
@@ -31,8 +28,8 @@ public:
          bool panels)
         : store_(store), tier_(tier), rows_(rows), kernels_(kernels()), n_(n), keep_(keep),
           kept_(tier.codec->factors()), panels_(panels), prepared_(tier.codec->prepare(queries, n, panels)) {
-        const size_t fit = kBlockBytes / tier.codes.stride() / kernels_.tile_rows * kernels_.tile_rows;
-        block_rows_ = std::clamp(fit, kernels_.tile_rows, kBlockRows / kernels_.tile_rows * kernels_.tile_rows);
+        const size_t unit = kernels_.tile_rows, most = panels ? kBlockRows : kLongBlockRows;
+        block_rows_ = std::clamp(kBlockBytes / tier.codes.stride() / unit * unit, unit, most / unit * unit);
     }
 
     std::vector<TopK> run(size_t threads, const Interrupt& interrupt) {
@@ -152,16 +149,17 @@ void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vecto
     std::sort(found.begin(), found.end(), better);
 }
 
-void scan_group(const VectorStore& store, const RowSet& rows, const float* queries, size_t n, size_t k, size_t threads,
-                const Interrupt& interrupt, int64_t* ids, float* scores) {
+void scan_group(const VectorStore& store, const RowSet& rows, const float* queries, size_t n, size_t k, size_t rerank,
+                size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
     const Tier& finest = store.finest();
+    const size_t candidates = rerank ? std::max(rerank, k) : store.primary().codec->candidates(k);
     // Few rows are cheaper to score exactly at once.
-    const bool approximate = store.secondary() && rows.size() > 2 * candidates(k, true, false);
-    const bool panels = n >= std::max<size_t>(kernels().lanes / 2, 2);
-    const size_t keep = std::min(rows.size(), candidates(k, approximate, panels));
+    const bool approximate = store.secondary() && rows.size() > 2 * candidates;
+    const Tier& tier = approximate ? store.primary() : finest;
+    const bool panels = tier.codec->panels() && n >= std::max<size_t>(kernels().lanes / 2, 2);
+    const size_t keep = std::min(rows.size(), approximate ? candidates : panels ? k + kPanelSpare : k);
     if (keep == 0) return;
 
-    const Tier& tier = approximate ? store.primary() : finest;
     std::vector<TopK> best = Pass(store, tier, rows, queries, n, keep, panels).run(threads, interrupt);
     const bool again = approximate || panels;
     const std::unique_ptr<Queries> exact = again ? finest.codec->prepare(queries, n, false) : nullptr;
@@ -178,8 +176,8 @@ void scan_group(const VectorStore& store, const RowSet& rows, const float* queri
 }  // namespace
 
 void scan(const VectorStore& store, const float* queries, size_t n, size_t k,
-          std::optional<std::span<const int64_t>> filter, size_t threads, const Interrupt& interrupt, int64_t* ids,
-          float* scores) {
+          std::optional<std::span<const int64_t>> filter, size_t rerank, size_t threads, const Interrupt& interrupt,
+          int64_t* ids, float* scores) {
     const std::vector<float> ready = store.checked_queries(queries, n);
     std::fill_n(ids, n * k, int64_t{-1});
     std::fill_n(scores, n * k, -std::numeric_limits<float>::infinity());
@@ -189,7 +187,7 @@ void scan(const VectorStore& store, const float* queries, size_t n, size_t k,
     for (size_t first = 0; first < n; first += kGroup) {
         const size_t count = std::min(kGroup, n - first);
         const size_t useful = std::max<size_t>(rows.size() * count * store.dim() / kWorthAThread, 1);
-        scan_group(store, rows, ready.data() + first * store.dim(), count, k, std::min(threads, useful), interrupt,
+        scan_group(store, rows, ready.data() + first * store.dim(), count, k, rerank, std::min(threads, useful), interrupt,
                    ids + first * k, scores + first * k);
     }
 }

@@ -42,10 +42,10 @@ void commit(Tier& tier, size_t n) {
 
 }  // namespace
 
-VectorStore::VectorStore(size_t dim, Metric metric, std::string_view codec)
-    : dim_(dim), metric_(metric), primary_(make_codec(codec, dim, metric)) {
+VectorStore::VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned)
+    : dim_(dim), metric_(metric), learned_(std::move(learned)), primary_(make_codec(codec, dim, metric, learned_)) {
     if (const std::string_view exact = primary_.codec->exact(); !exact.empty())
-        secondary_.emplace(make_codec(exact, dim, metric));
+        secondary_.emplace(make_codec(exact, dim, metric, learned_));
 }
 
 void VectorStore::attach(const Parts& parts, size_t n, const std::shared_ptr<void>& owner) {

@@ -49,7 +49,7 @@ struct Parts {  // memory of a store that was opened from a file; empty where th
 
 class VectorStore {
 public:
-    VectorStore(size_t dim, Metric metric, std::string_view codec);
+    VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned);
 
     size_t dim() const { return dim_; }
     Metric metric() const { return metric_; }
@@ -82,6 +82,7 @@ private:
 
     size_t dim_;
     Metric metric_;
+    Learned learned_;  // the codecs of both tiers refer to it
     Tier primary_;
     std::optional<Tier> secondary_;
     Ids ids_;

@@ -88,7 +88,15 @@ def crc32c(buffer: Buffer | NDArray[Any], value: int = 0) -> int: ...
 # --- vectors: bind_store.cpp
 
 class VectorStore:
-    def __init__(self, dim: int, metric: str, codec: str) -> None: ...
+    def __init__(
+        self,
+        dim: int,
+        metric: str,
+        codec: str,
+        mean: NDArray[np.float32] | None = None,
+        base: NDArray[np.float32] | None = None,
+        query: NDArray[np.float32] | None = None,
+    ) -> None: ...
     @property
     def dim(self) -> int: ...
     @property
@@ -103,6 +111,7 @@ class VectorStore:
         queries: NDArray[np.float32],
         k: int,
         filter: NDArray[np.int64] | None = None,
+        rerank: int = 0,
         threads: int = 0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
     def parts(self) -> dict[str, list[NDArray[np.uint8]]]: ...

@@ -163,7 +163,11 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A numbered piece of a context: `text == document.text[start:end]`, beginning on `line` (from 1) of that text."""
+    """A numbered piece of a context: `text == document.text[start:end]`, beginning on `line` (from 1) of that text.
+
+    `shown` is what a language model reads in its place where the text was shortened within its sentences; citations
+    are those of `text` all the same.
+    """
 
     number: int
     chunk: int
@@ -174,6 +178,12 @@ class Passage:
     line: int
     score: float
     metadata: Metadata = field(default_factory=dict)
+    shown: str | None = None
+
+    @property
+    def reading(self) -> str:
+        """What a language model reads of it."""
+        return self.text if self.shown is None else self.shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +200,7 @@ class Context:
         return iter(self.passages)
 
     def __str__(self) -> str:
-        return "\n\n".join(f"[{p.number}] {p.text}" for p in self.passages)
+        return "\n\n".join(f"[{p.number}] {p.reading}" for p in self.passages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +234,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, what it rests on, and what it cost. `found` is False when the documents do not hold one."""
+    """An answer, what it rests on, and what it cost. `found` is False when the documents do not hold one.
+
+    `tokens` and `logprobs` (natural logarithms, one a token) are what a language model said, before its citations were
+    checked, where it tells them. They say how the answer came about, not what it is: answers are equal without them.
+    """
 
     text: str
     citations: tuple[Citation, ...] = ()
     found: bool = True
     score: float | None = None
     usage: Usage = Usage()
+    tokens: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
+    logprobs: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
 from rag.index.merge import merge_matches
 from rag.index.protocol import Matches, Metric, VectorIndex
-from rag.index.scan import Codec, ScanIndex, ScanStats
+from rag.index.scan import CODECS, Codec, ScanIndex, ScanStats
 
 __all__ = [
+    "CODECS",
     "Codec",
     "LexicalIndex",
     "Matches",

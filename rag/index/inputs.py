@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 
-__all__ = ["as_filter", "as_ids", "as_vectors", "check_k", "check_threads"]
+__all__ = ["as_filter", "as_ids", "as_vectors", "check_count", "check_k"]
 
 MAX_K = 2**31 - 1
 
@@ -55,8 +55,8 @@ def check_k(k: int) -> int:
     return int(k)
 
 
-def check_threads(threads: int) -> int:
-    """The number of threads, 0 for all cores."""
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 0:
-        raise InputError(f"threads is {threads!r}, expected a whole number from 0 (all cores)")
-    return int(threads)
+def check_count(value: int, what: str) -> int:
+    """A whole number that may be 0, which leaves the choice to the engine (threads: all cores)."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise InputError(f"{what} is {value!r}, expected a whole number >= 0")
+    return int(value)

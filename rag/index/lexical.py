@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rag._native import Postings, merge_postings, search_postings
 from rag.errors import DamagedFileError, InputError
 from rag.index.files import read_sections, write_sections
-from rag.index.inputs import as_filter, as_ids, check_k, check_threads
+from rag.index.inputs import as_filter, as_ids, check_count, check_k
 from rag.index.protocol import Matches
 from rag.index.text import stems, tokens
 
@@ -144,7 +144,7 @@ def search_lexical(
     (Kamphuis et al. 2020, "Which BM25 do you mean?"). Raises InputError for arguments out of range and for indexes of
     different languages.
     """
-    k, threads = check_k(k), check_threads(threads)
+    k, threads = check_k(k), check_count(threads, "threads")
     if not (math.isfinite(k1) and k1 >= 0):
         raise InputError(f"k1 is {k1}, expected a number of at least 0")
     if not 0 <= b <= 1:

@@ -7,24 +7,37 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import DamagedFileError, InputError
-from rag.index.files import read_sections, write_sections
-from rag.index.inputs import as_filter, as_ids, as_vectors, check_k, check_threads
+from rag.index.files import SectionFile, read_sections, write_sections
+from rag.index.inputs import as_filter, as_ids, as_vectors, check_count, check_k
+from rag.index.learning import Learned, learn, learns
 from rag.index.protocol import Matches, Metric
 
-__all__ = ["Codec", "ScanIndex", "ScanStats"]
+__all__ = ["CODECS", "Codec", "ScanIndex", "ScanStats"]
 
-Codec: TypeAlias = Literal["float32", "float16", "int8"]
+Codec: TypeAlias = Literal[
+    "float32", "float16", "int8", "lvq8", "lvq4x8", "lvq4x4", "rabitq1", "rabitq2", "rabitq4", "leanvec"
+]
 """float32: as given. float16: half the bytes, numbers rounded to 11 bits, magnitudes to 65504.
 
-int8: a byte a number with a scale for each vector; the best of a first pass over these are ranked again by float16
-copies, which are kept beside them (3 bytes a number in all, 1 of them read by the scan)."""
+The others keep two copies: a short one, which every search reads, and a finer one, by which the best of the first pass
+are ranked again.
+
+- int8: a byte a number with a scale for each vector, then float16: 3 bytes a number in all, 1 of them read by the scan.
+- lvq8, lvq4x8, lvq4x4: 8 or 4 bits a number between the vector's own smallest and largest, less the mean of all;
+  then 12, 12 and 8 bits (LVQ: Aguerrebere et al., PVLDB 2023).
+- rabitq1, rabitq2, rabitq4: 1, 2 or 4 bits a number after a random rotation; then 12 bits (RaBitQ: Gao and Long,
+  SIGMOD 2024).
+- leanvec: 2 bits for each of the 208 directions that matter most, in one cache line of 64 bytes whatever the dimension;
+  then 12 bits (LeanVec: Tepper et al., TMLR 2024). The fastest scan, and the smallest first copy."""
+
+CODECS: tuple[Codec, ...] = get_args(Codec)
 
 MAX_DIM = 65536
 
@@ -44,9 +57,10 @@ class ScanStats:
 class ScanIndex:
     """A `VectorIndex` that scores every vector which passes the filter, so that nothing is ever missed.
 
-    `dim` 1 to 65536; `metric` "cosine", "ip" or "l2"; `codec` "float32", "float16" or "int8" (see `Codec`).
-    Scores are those of the stored numbers: of the float32 vectors, or of their float16 copies for the other two.
-    With int8, which vectors are ranked is decided by approximate scores; k + max(32, k) of them are ranked exactly.
+    `dim` 1 to 65536; `metric` "cosine", "ip" or "l2"; `codec` as listed at `Codec`.
+    Scores are those of the stored numbers, in the finer copy where there are two. Then the first pass decides by
+    approximate scores which vectors are ranked by the finer ones: `rerank` of them.
+    LVQ, RaBitQ and LeanVec learn from the first vectors that are added, or from what `learn` is given before.
     Safe to use from several threads; searches run side by side.
     Under cosine, vectors are stored at unit length, and a vector or query of zeros is refused.
     """
@@ -57,6 +71,7 @@ class ScanIndex:
         self._store = _native.VectorStore(int(dim), metric, codec)
         self._metric: Metric = metric
         self._codec: Codec = codec
+        self._learned: Learned | None = None
         self._writing = threading.Lock()  # a save sees no half of an add
 
     @property
@@ -94,7 +109,31 @@ class ScanIndex:
         if len(id_array) != len(matrix):
             raise InputError(f"{len(id_array)} ids for {len(matrix)} vectors")
         with self._writing:
+            if self._learned is None and learns(self.codec) and len(matrix) and np.isfinite(matrix).all():
+                self._learn(matrix, None)
             self._store.add(id_array, matrix)
+
+    def learn(self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None) -> None:
+        """Let the codec learn from vectors float32[n, dim], and perhaps queries float32[m, dim], before any is added.
+
+        Worth calling when the first vectors to be added are few or unlike the rest, or with leanvec when questions are
+        unlike passages. Codecs that learn nothing pass over it. Raises InputError once there are vectors.
+        """
+        matrix = as_vectors(vectors, self.dim)
+        asked = None if queries is None else as_vectors(queries, self.dim, "queries")
+        if not len(matrix):
+            raise InputError("there are no vectors to learn from")
+        if not (np.isfinite(matrix).all() and (asked is None or np.isfinite(asked).all())):
+            raise InputError("vectors to learn from must be finite")
+        with self._writing:
+            if self._store.rows:
+                raise InputError("the index holds vectors already", hint="learn first, then add")
+            if learns(self.codec):
+                self._learn(matrix, asked)
+
+    def _learn(self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None) -> None:
+        self._learned = learn(self.codec, self.metric, vectors, queries)
+        self._store = _native.VectorStore(self.dim, self.metric, self.codec, *self._learned)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -102,16 +141,28 @@ class ScanIndex:
             return self._store.remove(as_ids(ids))
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, filter: NDArray[np.int64] | None = None, threads: int = 0
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        filter: NDArray[np.int64] | None = None,
+        rerank: int = 0,
+        threads: int = 0,
     ) -> Matches:
         """The k nearest for each query float32[q, dim]: ids int64[q, k] and scores float32[q, k], best first.
 
         With `filter` (allowed ids int64[m], sorted and unique; unknown ones are passed over) among those only.
+        `rerank`: how many of a first pass are ranked by the finer copy, where the codec keeps one (at least k; more
+        find more and take longer); 0 for what suits the codec: leanvec 10k + 50, int8 k + max(32, k).
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
         Raises InputError for NaN or infinity, a wrong dimension, k < 1, or a query of zeros under cosine.
         """
         matrix = as_vectors(queries, self.dim, "queries")
-        return Matches(*self._store.scan(matrix, check_k(k), as_filter(filter), check_threads(threads)))
+        return Matches(
+            *self._store.scan(
+                matrix, check_k(k), as_filter(filter), check_count(rerank, "rerank"), check_count(threads, "threads")
+            )
+        )
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors float32[n, dim] of these ids (at unit length under cosine), from the finest copy.
@@ -133,8 +184,18 @@ class ScanIndex:
         Raises CollectionError when it cannot be written.
         """
         with self._writing:
-            meta = {"dim": self.dim, "metric": self.metric, "codec": self.codec, "rows": self._store.rows}
-            write_sections(Path(path), "scan", meta, self._store.parts())
+            meta: dict[str, Any] = {
+                "dim": self.dim,
+                "metric": self.metric,
+                "codec": self.codec,
+                "rows": self._store.rows,
+            }
+            sections = self._store.parts()
+            if self._learned is not None:
+                learned = {name: array for name, array in self._learned._asdict().items() if array is not None}
+                meta["learned"] = {name: list(array.shape) for name, array in learned.items()}
+                sections |= {name: [array.reshape(-1).view(np.uint8)] for name, array in learned.items()}
+            write_sections(Path(path), "scan", meta, sections)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ScanIndex:
@@ -145,8 +206,23 @@ class ScanIndex:
         file = read_sections(Path(path), "scan")
         meta: Mapping[str, Any] = file.meta
         index = cls(meta["dim"], meta["metric"], meta["codec"])
-        for name, size in index._store.part_sizes(meta["rows"]).items():
-            if name not in file.sections or len(file.sections[name]) != size:
-                raise DamagedFileError(f"{path}: section {name!r} is missing or not {size} bytes long")
-        index._store.attach(meta["rows"], dict(file.sections))
+        learned: Mapping[str, list[int]] = meta.get("learned", {})
+        sizes = {name: 4 * int(np.prod(shape)) for name, shape in learned.items()}
+        _check_sizes(path, file, sizes)
+        if learned:
+            index._learned = Learned(*(_take(file, name, learned.get(name)) for name in Learned._fields))
+            index._store = _native.VectorStore(index.dim, index.metric, index.codec, *index._learned)
+        _check_sizes(path, file, index._store.part_sizes(meta["rows"]))
+        index._store.attach(meta["rows"], {name: part for name, part in file.sections.items() if name not in sizes})
         return index
+
+
+def _check_sizes(path: str | os.PathLike[str], file: SectionFile, sizes: Mapping[str, int]) -> None:
+    for name, size in sizes.items():
+        if name not in file.sections or len(file.sections[name]) != size:
+            raise DamagedFileError(f"{path}: section {name!r} is missing or not {size} bytes long")
+
+
+def _take(file: SectionFile, name: str, shape: list[int] | None) -> Any:
+    """A float32 array out of its section, or None."""
+    return None if shape is None else file.sections[name].view(np.float32).reshape(shape)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.errors import InputError
 from rag.models.protocol import Completion
+from rag.models.scoring import Prompt
 from rag.types import Message
 
-__all__ = ["BlockingModel", "Request", "StopStrings"]
+__all__ = ["BlockingModel", "Request", "StopStrings", "as_messages", "mixture_weights"]
 
 _ROLES = ("system", "user", "assistant")
 
@@ -42,6 +44,21 @@ class Request:
     def of(cls, messages: Sequence[Message], max_tokens: int, temperature: float, stop: Sequence[str]) -> Request:
         """From the arguments of `ChatModel.chat`; `stop` may be one string."""
         return cls(tuple(messages), max_tokens, temperature, (stop,) if isinstance(stop, str) else tuple(stop))
+
+
+def as_messages(prompt: Prompt) -> Sequence[Message]:
+    """A prompt as messages: plain text is the user's."""
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
+
+
+def mixture_weights(prompts: int, weights: Sequence[float]) -> list[float]:
+    """Weights of a mixture of so many prompts, divided by their sum; InputError when they make no sense."""
+    if not prompts or len(weights) != prompts:
+        raise InputError(f"a mixture was asked for with {prompts} prompts and {len(weights)} weights")
+    total = math.fsum(weights)
+    if not (all(w >= 0 for w in weights) and 0 < total < math.inf):
+        raise InputError(f"the weights of a mixture are {list(weights)}, expected numbers from 0 on, not all 0")
+    return [w / total for w in weights]
 
 
 class StopStrings:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag.errors import MissingExtraError, ModelError, NotFoundError
-from rag.models.generation import BlockingModel, Request, StopStrings
+from rag.models.forward import given_logprobs, new_tokens
+from rag.models.generation import BlockingModel, Request, StopStrings, as_messages, mixture_weights
 from rag.models.protocol import Completion
+from rag.models.scoring import Prompt, Scored
 from rag.types import Message, Usage
 
 __all__ = ["TransformersModel"]
@@ -58,11 +64,61 @@ class TransformersModel(BlockingModel):
         with self._lock:
             return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def token_ends(self, text: str) -> NDArray[np.int64]:
+        """Where the tokens of a text end, int64[n]; without special tokens."""
+        return self._tokens_of(text)[1]
+
+    def score(self, prefix: Prompt, text: str) -> Scored:
+        """The log-probability of each token of `text` behind `prefix`; see `ScoringModel`."""
+        return self.score_batch([(prefix, text)])[0]
+
+    def score_batch(self, items: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        """`score` for many pairs in padded batches.
+
+        Prefix and text become tokens each by itself, so that the tokens of a text do not depend on what stands before.
+        Behind an empty prefix stands the token that begins a document, or else the one that ends one.
+        """
+        given = []
+        for prefix, text in items:
+            before = self._prompt_ids(prefix) or self._beginning()
+            tokens, ends = self._tokens_of(text)
+            if len(before) + len(tokens) > self.context_tokens:
+                raise ModelError(
+                    f"{self.name}: a prefix of {len(before)} tokens and a text of {len(tokens)} to score are more than "
+                    f"the model's context of {self.context_tokens}",
+                    hint="score the text in parts",
+                )
+            given.append((before, tokens, ends))
+        with self._explained():
+            found = given_logprobs(self._model, [([*before, *tokens], len(before)) for before, tokens, _ in given])
+        return [
+            Scored(text, logprobs, ends, Usage(len(before) + len(tokens), 0, 1))
+            for (_, text), (before, tokens, ends), logprobs in zip(items, given, found, strict=True)
+        ]
+
+    def stream_mixture(
+        self, prompts: Sequence[Prompt], weights: Sequence[float], *, max_tokens: int = 512, stop: Sequence[str] = ()
+    ) -> Iterator[str | Completion]:
+        """One text that continues all prompts, greedily by the mixture of their distributions; see `ScoringModel`.
+
+        The prompts are one batch over one KV cache. A prompt of weight 0 is not run.
+        """
+        shares = mixture_weights(len(prompts), weights)
+        requests = [Request.of(as_messages(p), max_tokens, 0.0, stop) for p in prompts]
+        kept = [row for row, share in enumerate(shares) if share > 0]
+        ids = [self._prompt_ids(prompts[row]) or self._beginning() for row in kept]
+        return self._write(ids, [shares[row] for row in kept], requests[0])
+
     def _generate(self, request: Request) -> Iterator[str | Completion]:
-        ids = self._prompt(request.messages)
-        if len(ids) + request.max_tokens > self.context_tokens:
+        return self._write([self._prompt(request.messages)], [1.0], request)
+
+    def _write(
+        self, prompts: Sequence[Sequence[int]], weights: Sequence[float], request: Request
+    ) -> Iterator[str | Completion]:
+        longest = max(map(len, prompts))
+        if longest + request.max_tokens > self.context_tokens:
             raise ModelError(
-                f"{self.name}: a prompt of {len(ids)} tokens and max_tokens {request.max_tokens} are more than the "
+                f"{self.name}: a prompt of {longest} tokens and max_tokens {request.max_tokens} are more than the "
                 f"model's context of {self.context_tokens}",
                 hint="fewer or shorter passages, or a smaller max_tokens",
             )
@@ -71,7 +127,7 @@ class TransformersModel(BlockingModel):
         logprobs: list[float] = []
         text = ""
         finish = "length"
-        for token, logprob in self._tokens(ids, request):
+        for token, logprob in self._new_tokens(prompts, weights, request):
             if token in self._ends:
                 finish = "stop"
                 break
@@ -87,43 +143,81 @@ class TransformersModel(BlockingModel):
         if piece := stop.finish(text):
             yield piece
         kept = len(new)
-        while kept and len(self._decode(new[: kept - 1])) >= stop.sent:
+        while stop.found and kept and len(self._decode(new[: kept - 1])) >= stop.sent:
             kept -= 1
         yield Completion(
             text[: stop.sent],
-            Usage(len(ids), len(new), 1),
+            Usage(sum(map(len, prompts)), len(new), len(prompts)),
             logprobs=tuple(logprobs[:kept]),
             tokens=tuple(self._decode([token]) for token in new[:kept]),
             finish=finish,
         )
 
-    def _tokens(self, ids: Sequence[int], request: Request) -> Iterator[tuple[int, float]]:
+    def _new_tokens(
+        self, prompts: Sequence[Sequence[int]], weights: Sequence[float], request: Request
+    ) -> Iterator[tuple[int, float]]:
         """Generated token ids and their log-probabilities, up to `max_tokens`."""
-        import torch
+        tokens = new_tokens(self._model, prompts, weights, request.max_tokens, self._choice(request.temperature))
+        while True:
+            with self._explained():
+                step = next(tokens, None)
+            if step is None:
+                return
+            yield step
 
-        model = self._model
-        cache = None
-        step = torch.tensor([ids], device=model.device)
-        for _ in range(request.max_tokens):
-            try:
-                # Entered for each step: the state is the thread's own, and the next step may run in another one.
-                with torch.inference_mode():
-                    if step.shape[1] > 1:  # the prompt: logits are needed behind its last token only
-                        cache = model.base_model(step[:, :-1], use_cache=True).past_key_values
-                    output = model(step[:, -1:], past_key_values=cache, use_cache=True)
-                    cache = output.past_key_values
-                    logits = output.logits[0, -1].float()
-                    if request.temperature:
-                        weights = torch.softmax(logits / request.temperature, -1)
-                        with self._lock:
-                            token = int(torch.multinomial(weights, 1, generator=self._random))
-                    else:
-                        token = int(logits.argmax())
-                    logprob = float(torch.log_softmax(logits, -1)[token])
-            except RuntimeError as error:  # out of memory, for one
-                raise ModelError(f"{self.name} failed: {error}") from error
-            yield token, logprob
-            step = torch.tensor([[token]], device=model.device)
+    def _choice(self, temperature: float) -> Callable[[Any], int]:
+        """From log-probabilities to the token that is taken."""
+        if not temperature:
+            return lambda logprobs: int(logprobs.argmax())
+
+        def draw(logprobs: Any) -> int:
+            import torch
+
+            weights = torch.softmax(logprobs / temperature, -1)
+            with self._lock:
+                return int(torch.multinomial(weights, 1, generator=self._random))
+
+        return draw
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # out of memory, for one
+            raise ModelError(f"{self.name} failed: {error}") from error
+
+    def _tokens_of(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
+        """Token ids of a text and where they end, without gaps between them."""
+        with self._lock:
+            tokenizer = self._tokenizer
+            if not tokenizer.is_fast:
+                raise ModelError(
+                    f"{self.name}: its tokenizer does not tell where its tokens stand in a text",
+                    hint="take a model with a tokenizer.json",
+                )
+            made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = np.array([end for _, end in made["offset_mapping"]], np.int64)
+        if len(ends):
+            ends = np.maximum.accumulate(ends)
+            ends[-1] = len(text)
+        return made["input_ids"], ends
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if not isinstance(prompt, str):
+            return self._prompt(prompt)
+        with self._lock:
+            ids: list[int] = self._tokenizer(prompt, verbose=False)["input_ids"]
+        return ids
+
+    def _beginning(self) -> list[int]:
+        """The token that stands before a document."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return [token]
+        raise ModelError(
+            f"{self.name} has no token that begins a text, so its first one has no probability",
+            hint="score it behind a prefix that is not empty",
+        )
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
         tokenizer = self._tokenizer

@@ -13,12 +13,12 @@ from pydantic import Field
 
 from rag.models.protocol import Completion
 from rag.operators.base import Operator
-from rag.operators.prompts import load_prompt
+from rag.operators.prompts import Prompt, load_prompt
 from rag.operators.replies import items
 from rag.operators.resources import ChatModel
 from rag.types import Message
 
-__all__ = ["Asking", "at_once"]
+__all__ = ["Asking", "at_once", "fitted"]
 
 T = TypeVar("T")
 
@@ -60,19 +60,8 @@ class Asking(Operator, deterministic=False, waits=True):
         prompt = load_prompt(
             self.prompt, self.prompts, packaged=self.prompt_folder, placeholders=self.placeholders, optional=()
         )
-        values = dict(values)
-        while True:
-            filled = prompt.fill(values)
-            messages = [Message("system", filled.system)] if filled.system else []
-            messages.append(Message("user", filled.user))
-            needed = sum(llm.count_tokens(m.content) + _OVERHEAD for m in messages) + self.max_tokens
-            text = values[cut]
-            if needed <= llm.context_tokens or not text:
-                return llm.chat(messages, max_tokens=self.max_tokens, temperature=self.temperature)
-            held = max(llm.count_tokens(text), 1)
-            share = max(held - (needed - llm.context_tokens), 0) / held
-            left = min(int(len(text) * share), len(text) - 1)
-            values[cut] = text[:left] if keep == "head" else text[len(text) - left :]
+        messages = fitted(prompt, values, llm, self.max_tokens, cut=cut, keep=keep)
+        return llm.chat(messages, max_tokens=self.max_tokens, temperature=self.temperature)
 
     def ask_for_items(
         self,
@@ -89,6 +78,31 @@ class Asking(Operator, deterministic=False, waits=True):
 
     def run_batch(self, *channels: Any, **resources: Any) -> list[Any]:
         return at_once(partial(self.run, **resources), zip(*channels, strict=True), self.concurrency)
+
+
+def fitted(
+    prompt: Prompt,
+    values: Mapping[str, str],
+    llm: ChatModel,
+    max_tokens: int,
+    *,
+    cut: str,
+    keep: Literal["head", "tail"] = "head",
+) -> list[Message]:
+    """The messages of a prompt; where they and `max_tokens` do not fit the model's window, value `cut` is shortened."""
+    values = dict(values)
+    while True:
+        filled = prompt.fill(values)
+        messages = [Message("system", filled.system)] if filled.system else []
+        messages.append(Message("user", filled.user))
+        needed = sum(llm.count_tokens(m.content) + _OVERHEAD for m in messages) + max_tokens
+        text = values[cut]
+        if needed <= llm.context_tokens or not text:
+            return messages
+        held = max(llm.count_tokens(text), 1)
+        share = max(held - (needed - llm.context_tokens), 0) / held
+        left = min(int(len(text) * share), len(text) - 1)
+        values[cut] = text[:left] if keep == "head" else text[len(text) - left :]
 
 
 def at_once(function: Callable[..., T], calls: Iterable[tuple[Any, ...]], concurrency: int) -> list[T]:

@@ -1,6 +1,6 @@
 """Pipelines: flows that are checked, bound to resources and run; in Python and as YAML."""
 
-from rag.pipelines.events import Event, Finished, NodeFinished, NodeStarted, Span, Token
+from rag.pipelines.events import Event, Finished, NodeFinished, NodeStarted, Noted, Span, Token
 from rag.pipelines.execution import Run
 from rag.pipelines.flows import Budget, Each, Loop, Recurse, Route, Try, Verify
 from rag.pipelines.memo import Checkpoint, ContentCache
@@ -16,6 +16,7 @@ __all__ = [
     "Loop",
     "NodeFinished",
     "NodeStarted",
+    "Noted",
     "Pipeline",
     "Recurse",
     "Route",

@@ -13,6 +13,7 @@ from html import escape
 from rag.pipelines.flows.attempt import TryNode
 from rag.pipelines.flows.each import EachNode
 from rag.pipelines.flows.loop import LoopNode
+from rag.pipelines.flows.nested import NestedNode
 from rag.pipelines.flows.recurse import RecurseNode
 from rag.pipelines.flows.route import RouteNode
 from rag.pipelines.node import Node
@@ -84,7 +85,7 @@ def _draw(node: Node) -> _Part:
 @_draw.register
 def _(node: Step) -> _Part:
     settings = [f"{key}: {_short(value)}" for key, value in node.operator.settings().items()]
-    return _box(node.name, settings, node.operator.operator_name.partition(".")[0], node.name)
+    return _box(_title(node), settings, node.operator.operator_name.partition(".")[0], node.name)
 
 
 @_draw.register
@@ -107,26 +108,38 @@ def _(node: RouteNode) -> _Part:
 def _(node: LoopNode) -> _Part:
     inside = [_draw(node.body)] + ([_draw(node.judge)] if node.judge else [])
     until = f"until {node.verdict}, " if node.judge else ""
-    part = _frame(_stack(inside), f"{node.name}: {until}at most {node.at_most} rounds", back=True)
+    part = _frame(_stack(inside), f"{_title(node)}: {until}at most {node.at_most} rounds", back=True)
     return part if node.otherwise is None else _stack([part, _frame(_draw(node.otherwise), "otherwise")])
 
 
 @_draw.register
+def _(node: NestedNode) -> _Part:
+    own = f", with its own {', '.join(node.resources)}" if node.resources else ""
+    return _frame(_draw(node.body), f"{_title(node)}{own}")
+
+
+@_draw.register
 def _(node: EachNode) -> _Part:
-    return _frame(_draw(node.body), f"{node.name} {node.item} of {node.over}, at most {node.at_most}")
+    return _frame(_draw(node.body), f"{_title(node)} {node.item} of {node.over}, at most {node.at_most}")
 
 
 @_draw.register
 def _(node: RecurseNode) -> _Part:
-    label = f"{node.name}: {node.max_depth} levels, at most {node.max_nodes} queries"
+    levels = "1 level" if node.max_depth == 1 else f"{node.max_depth} levels"
+    label = f"{_title(node)}: {levels} of further queries, at most {node.max_nodes} in all"
     return _frame(_stack([_draw(node.body), _draw(node.derive)]), label, back=True)
 
 
 @_draw.register
 def _(node: TryNode) -> _Part:
     limit = f", {node.timeout:g} s each" if node.timeout else ""
-    part = _frame(_draw(node.body), f"{node.name}: at most {node.retries + 1} times{limit}")
+    part = _frame(_draw(node.body), f"{_title(node)}: at most {node.retries + 1} times{limit}")
     return part if node.fallback is None else _side_by_side([(None, part), ("fallback", _draw(node.fallback))])
+
+
+def _title(node: Node) -> str:
+    """The node's name; in the frame of its pipeline without that one's."""
+    return node.name.rpartition("/")[2]
 
 
 def _box(title: str, settings: list[str], module: str, name: str) -> _Part:
@@ -204,10 +217,10 @@ def _side_by_side(ways: Sequence[tuple[str | None, _Part]]) -> _Part:
 
 
 def _frame(part: _Part, label: str, *, back: bool = False) -> _Part:
-    """A dashed frame with a label; with `back`, an arrow on the right leads from its end to its beginning."""
+    """A dashed frame with a label; with `back`, an arrow leads on the right from its end to its beginning."""
     right = 2 * _SIDE if back else _SIDE
     width = max(part.width + _SIDE + right, 0.9 * _CHARACTER * len(label) + 2 * _SIDE)
-    top = 24.0
+    top = 42.0 if back else 24.0
     height = top + part.height + _SIDE
     x = (width - right - part.width + _SIDE) / 2 if back else (width - part.width) / 2
     middle = x + part.middle
@@ -220,7 +233,7 @@ def _frame(part: _Part, label: str, *, back: bool = False) -> _Part:
         end, side = top + part.height, width - _SIDE / 2
         elements.append(
             f'<path class="edge back" marker-end="url(#rag-tip)" d="M{middle:.1f} {end:.1f}v8H{side:.1f}'
-            f'V{top + 12:.1f}H{x + part.width:.1f}"/>'
+            f'V{top - 16:.1f}H{middle:.1f}V{top:.1f}"/>'
         )
     return _Part(width, height, middle, elements)
 
@@ -240,16 +253,17 @@ def to_mermaid(root: Node) -> str:
     """The plan as a Mermaid flowchart, for documents that render it."""
     chart = _Chart()
     ends = chart.walk(root, ["start"])
-    lines = ["flowchart TD", "  start([query])", *chart.lines]
-    lines += [f"  {end} --> finish" for end in ends]
-    return "\n".join([*lines, "  finish([result])"]) + "\n"
+    edges = [*chart.edges, *(f"{end} --> finish" for end in ends)]
+    lines = ["start([query])", *chart.boxes, "finish([result])", *edges]
+    return "\n".join(["flowchart TD", *(f"  {line}" for line in lines)]) + "\n"
 
 
 class _Chart:
-    """Collects the lines of a flowchart; `walk` returns the ids from which the next edge starts."""
+    """Collects boxes, in groups, and edges of a flowchart; `walk` returns the ids from which the next edge starts."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.boxes: list[str] = []
+        self.edges: list[str] = []
         self._count = 0
 
     def walk(self, node: Node, sources: list[str], label: str = "") -> list[str]:
@@ -258,7 +272,7 @@ class _Chart:
                 sources = self.walk(child, sources, label if i == 0 else "")
             return sources
         if isinstance(node, Branches):
-            return [end for branch in node.branches for end in self.walk(branch, sources)]
+            return [end for branch in node.branches for end in self.walk(branch, sources, label)]
         if isinstance(node, RouteNode):
             router = self.walk(node.by, sources, label)
             return [end for key, way in node.ways.items() for end in self.walk(way, router, key)]
@@ -267,24 +281,33 @@ class _Chart:
             ends = self.walk(node.body, sources, label)
             if node.judge is not None:
                 ends = self.walk(node.judge, ends)
-            self.lines += [f"  {end} -. again .-> {first}" for end in ends]
+            self.edges += [f"{end} -. again .-> {first}" for end in ends]
             return ends if node.otherwise is None else ends + self.walk(node.otherwise, ends, "otherwise")
         if isinstance(node, RecurseNode):
             first = f"n{self._count}"
             ends = self.walk(node.derive, self.walk(node.body, sources, label))
-            self.lines += [f"  {end} -. each new query .-> {first}" for end in ends]
+            self.edges += [f"{end} -. each new query .-> {first}" for end in ends]
             return ends
         if isinstance(node, EachNode):
             return self.walk(node.body, sources, f"each {node.item}")
         if isinstance(node, TryNode):
             ends = self.walk(node.body, sources, label)
             return ends if node.fallback is None else ends + self.walk(node.fallback, sources, "fallback")
-        return [self._box(node.name, sources, label)]
+        if isinstance(node, NestedNode):
+            self.boxes.append(f"subgraph g{self._count} [{_quoted(_title(node))}]")
+            ends = self.walk(node.body, sources, label)
+            self.boxes.append("end")
+            return ends
+        return [self._box(_title(node), sources, label)]
 
     def _box(self, title: str, sources: list[str], label: str) -> str:
         name = f"n{self._count}"
         self._count += 1
-        self.lines.append(f'  {name}["{title}"]')
-        text = f'|"{label}"|' if label else ""
-        self.lines += [f"  {source} -->{text} {name}" for source in sources]
+        self.boxes.append(f"{name}[{_quoted(title)}]")
+        text = f"|{_quoted(label)}|" if label else ""
+        self.edges += [f"{source} -->{text} {name}" for source in sources]
         return name
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', "#quot;") + '"'

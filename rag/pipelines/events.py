@@ -1,25 +1,34 @@
-"""What a streamed run reports, and the record that a traced run keeps."""
+"""What a streamed run reports, and the record that an observed run keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from rag.types import State, Usage
 
-__all__ = ["Event", "Finished", "NodeFinished", "NodeStarted", "Span", "Token"]
+__all__ = ["Event", "Finished", "NodeFinished", "NodeStarted", "Noted", "Span", "Token"]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted:
-    """A node begins."""
+    """An operator begins."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A node has written a piece of text."""
+    """An operator has written a piece of text."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A flow has decided something: the way it takes, what ended a loop, that a try failed."""
 
     node: str
     text: str
@@ -27,10 +36,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NodeFinished:
-    """A node is done, after so many seconds."""
+    """An operator is done, after so many seconds, or has failed with `error`.
+
+    `wrote` holds the values that it wrote by channel, one mapping an item; it is empty after a failure. `usage` is what
+    language models consumed.
+    """
 
     node: str
     seconds: float
+    wrote: Sequence[Mapping[str, Any]] = ()
+    error: str = ""
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +56,18 @@ class Finished:
     state: State
 
 
-Event: TypeAlias = NodeStarted | Token | NodeFinished | Finished
+Event: TypeAlias = NodeStarted | Token | Noted | NodeFinished | Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """One execution of a node: when it began (seconds since the run began), how long it took, for how many items.
 
-    `note` is what a flow decided there: the way it took, what ended a loop, which try failed. `usage` is what language
-    models consumed there.
+    `kind` is "operator", the form of a flow ("loop", "route", ...), "branch", or "pipeline" for the run as a whole.
+    Spans nest: `number` counts them as they begin, `parent` is the number of the one around, `round` the round of the
+    loop around. `note` is what a flow decided there, `wrote` what became of each channel in a few words, `remembered`
+    how many of the items needed no work, `error` why it failed. `usage` is what language models consumed, with all that
+    is inside.
     """
 
     node: str
@@ -57,3 +76,10 @@ class Span:
     items: int = 1
     note: str = ""
     usage: Usage = Usage()
+    kind: str = "operator"
+    number: int = 0
+    parent: int | None = None
+    round: int = 0
+    wrote: Mapping[str, str] = field(default_factory=dict)
+    remembered: int = 0
+    error: str = ""

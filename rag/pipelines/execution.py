@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import cache
+from itertools import count
 from typing import Any, TypeVar
 
 from rag.errors import DeadlineError
-from rag.pipelines.events import Event, Span
+from rag.pipelines.events import Event, Noted, Span
 from rag.pipelines.memo import Memo
-from rag.types import Usage
+from rag.pipelines.observe import current
+from rag.pipelines.spans import recorder
 
 __all__ = ["Run", "Stopped", "gather", "side_by_side", "wait_for", "within"]
 
@@ -29,10 +31,22 @@ class Run:
     """The observer of one run. A run that nobody observes has none, and costs nothing for it.
 
     `emit` gets the events, `clock` gives seconds; after `deadline` seconds the run ends with a DeadlineError, and after
-    `stop()` quietly, at the next border between two nodes or tokens. `memos` remember results of operators.
+    `stop()` quietly, at the next border between two nodes or tokens. `memos` remember results of operators. `spans` are
+    the executions that have ended; they also go to OpenTelemetry when a tracer provider is set.
     """
 
-    __slots__ = ("_outer", "_stopped", "began", "clock", "deadline", "emit", "memos", "spans")
+    __slots__ = (
+        "_outer",
+        "_stopped",
+        "began",
+        "clock",
+        "deadline",
+        "emit",
+        "memos",
+        "numbers",
+        "recorder",
+        "spans",
+    )
 
     def __init__(
         self,
@@ -48,13 +62,15 @@ class Run:
         self.memos = tuple(memos)
         self.began = clock()
         self.spans: list[Span] = []
+        self.numbers = count()
+        self.recorder = recorder()
         self._stopped = False
         self._outer: Run | None = None
 
     def inner(self) -> Run:
         """A run that reports to this one and ends with it, but can be stopped alone."""
         run = Run(self.emit, memos=self.memos, clock=self.clock)
-        run.began, run.spans, run._outer = self.began, self.spans, self
+        run.began, run.spans, run.numbers, run._outer = self.began, self.spans, self.numbers, self
         return run
 
     def stop(self) -> None:
@@ -69,15 +85,28 @@ class Run:
         if self._outer is not None:
             self._outer.check()
 
-    def note(self, node: str, text: str) -> None:
-        """Write into the trace what a node decided."""
-        self.spans.append(Span(node, self.clock() - self.began, 0.0, 0, text))
+    def note(self, node: str, text: str, **facts: Any) -> None:
+        """Tell what a node decided, in words and as facts: for its execution that is under way, and as an event."""
+        execution = current(self)
+        if execution is not None and execution.node == node:
+            execution.tell(text, facts)
+        self.emit(Noted(node, text))
 
-    def span(self, node: str, start: float, items: int = 1, usage: Usage | None = None) -> float:
-        """Note that `node` ran from `start` until now; returns the seconds."""
-        seconds = self.clock() - start
-        self.spans.append(Span(node, start - self.began, seconds, items, usage=usage or Usage()))
-        return seconds
+    def round_ended(self, node: str, number: int, reason: str) -> None:
+        """Tell that a loop has done so many rounds; `reason`, when it is not empty, is why there is no further one."""
+        execution = current(self)
+        if execution is not None and execution.node == node:
+            execution.ended += bool(reason)
+            execution.round = 0 if execution.ended == execution.items else number + (not reason)
+        if reason:
+            self.note(node, f"ended in round {number}: {reason}", rounds=number, stopped=reason)
+
+    def remembered(self, node: str) -> None:
+        """Tell that a node had a result already."""
+        execution = current(self)
+        if execution is not None:
+            execution.remembered += 1
+        self.emit(Noted(node, "remembered"))
 
 
 @cache
@@ -128,10 +157,14 @@ def within(seconds: float | None, work: Callable[[Run | None], None], run: Run |
 
 
 async def gather(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run the coroutines at the same time; when one fails, the others are cancelled before its error is raised."""
+    """Run the coroutines at the same time; the first error, in their order, is raised when the later ones have ended.
+
+    So the error is the one that they would meet one after another, whichever comes first in time.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
-        await asyncio.gather(*tasks)
+        for task in tasks:
+            await task
     except BaseException:
         for task in tasks:
             task.cancel()
@@ -148,4 +181,9 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine for a caller that is not async itself; also works inside a running event loop."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+    task = asyncio.run_coroutine_threadsafe(coroutine, _loop())  # which runs it in a copy of the caller's context
+    try:
+        return task.result()
+    except BaseException:
+        task.cancel()  # an interrupted caller leaves nothing running behind
+        raise

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from contextvars import ContextVar, Token
+from typing import Any, TypeVar
 
-from rag.models import ChatModel, Completion
+from rag.models import ChatModel, Completion, Scored, ScoringModel, can_score
+from rag.models.scoring import Prompt
+from rag.pipelines.spans import record_call
 from rag.types import Message, Usage
 
-__all__ = ["Meter", "MeteredModel", "metering"]
+__all__ = ["Meter", "MeteredModel", "enter", "leave", "metered", "metering"]
+
+
+_T = TypeVar("_T", Completion, Scored)
 
 
 class Meter:
@@ -40,12 +45,22 @@ _current: ContextVar[Meter | None] = ContextVar("rag_meter", default=None)
 @contextmanager
 def metering() -> Iterator[Meter]:
     """A meter that counts what happens inside the block, in threads and tasks that it starts too."""
-    meter = Meter(_current.get())
-    token = _current.set(meter)
+    meter, entered = enter()
     try:
         yield meter
     finally:
-        _current.reset(token)
+        leave(entered)
+
+
+def enter() -> tuple[Meter, Token[Meter | None]]:
+    """`metering` by hand: the meter, and what `leave` takes to end it, in the same thread or task."""
+    meter = Meter(_current.get())
+    return meter, _current.set(meter)
+
+
+def leave(entered: Token[Meter | None]) -> None:
+    """End what `enter` began."""
+    _current.reset(entered)
 
 
 class MeteredModel:
@@ -58,23 +73,52 @@ class MeteredModel:
         return getattr(self._model, name)
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> Completion:
-        return _counted(self._model.chat(messages, **settings))
+        return self._counted(self._model.chat(messages, **settings), messages, settings)
 
     async def achat(self, messages: Sequence[Message], **settings: Any) -> Completion:
-        return _counted(await self._model.achat(messages, **settings))
+        return self._counted(await self._model.achat(messages, **settings), messages, settings)
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str | Completion]:
         for piece in self._model.stream(messages, **settings):
-            yield _counted(piece) if isinstance(piece, Completion) else piece
+            yield self._counted(piece, messages, settings) if isinstance(piece, Completion) else piece
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncIterator[str | Completion]:
         async for piece in self._model.astream(messages, **settings):
-            yield _counted(piece) if isinstance(piece, Completion) else piece
+            yield self._counted(piece, messages, settings) if isinstance(piece, Completion) else piece
+
+    def _counted(self, completion: Completion, messages: Sequence[Message], settings: Mapping[str, Any]) -> Completion:
+        _count(completion)
+        if _current.get() is not None:
+            record_call(self._model.name, messages, settings, completion)
+        return completion
 
 
-def _counted(completion: Completion) -> Completion:
+class _MeteredScoringModel(MeteredModel):
+    """The same for one that scores given text."""
+
+    _model: ScoringModel
+
+    def score(self, prefix: Prompt, text: str) -> Scored:
+        return self.score_batch([(prefix, text)])[0]
+
+    def score_batch(self, items: Sequence[tuple[Prompt, str]]) -> list[Scored]:
+        return [_count(scored) for scored in self._model.score_batch(items)]
+
+    def stream_mixture(
+        self, prompts: Sequence[Prompt], weights: Sequence[float], **settings: Any
+    ) -> Iterator[str | Completion]:
+        for piece in self._model.stream_mixture(prompts, weights, **settings):
+            yield _count(piece) if isinstance(piece, Completion) else piece
+
+
+def metered(model: ChatModel) -> MeteredModel:
+    """The model, counted; it scores given text if the model does."""
+    return _MeteredScoringModel(model) if can_score(model) else MeteredModel(model)
+
+
+def _count(result: _T) -> _T:
     meter = _current.get()
     if meter is not None:
-        usage = completion.usage
+        usage = result.usage
         meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
-    return completion
+    return result

@@ -8,8 +8,9 @@ from functools import partial
 
 from rag.pipelines.execution import Run, gather, side_by_side
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import Execution, traced
 
-__all__ = ["Branches", "Chain", "Merge"]
+__all__ = ["Branches", "Chain", "Merge", "Whole"]
 
 
 class Chain(Node):
@@ -41,6 +42,51 @@ class Chain(Node):
             yield from node.describe(depth)
 
 
+@traced
+class _Branch(Chain):
+    """A chain among branches, which a trace tells from the others."""
+
+    def __init__(self, name: str, nodes: list[Node]) -> None:
+        super().__init__(nodes)
+        self.name = name
+
+
+class Whole(Node):
+    """All of a pipeline: what a trace begins with."""
+
+    def __init__(self, name: str, node: Node) -> None:
+        self.name = name
+        self.waits = node.waits
+        self.node = node
+
+    def bind(self, resolve: Resolve) -> None:
+        self.node.bind(resolve)
+
+    def run(self, values: Channels, run: Run | None) -> None:
+        if run is None:
+            self.node.run(values, None)
+        else:
+            with Execution(run, self.name, "pipeline", [values], owner=self):
+                self.node.run(values, run)
+
+    def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        if run is None:
+            self.node.run_batch(batch, None)
+        else:
+            with Execution(run, self.name, "pipeline", batch, owner=self):
+                self.node.run_batch(batch, run)
+
+    async def arun(self, values: Channels, run: Run | None) -> None:
+        if run is None:
+            await self.node.arun(values, None)
+        else:
+            with Execution(run, self.name, "pipeline", [values], owner=self):
+                await self.node.arun(values, run)
+
+    def describe(self, depth: int = 0) -> Iterator[str]:
+        return self.node.describe(depth)
+
+
 @dataclass(frozen=True, slots=True)
 class Merge:
     """What becomes of one channel after branches: the value of one branch, or a list with one value a branch.
@@ -56,12 +102,16 @@ class Merge:
     collect: bool
 
 
+@traced
 class Branches(Node):
     """Nodes side by side, each on a copy of the channels, and one merge of what they wrote."""
 
     def __init__(self, name: str, branches: list[Node], merges: list[Merge]) -> None:
         self.name = name
-        self.branches = branches
+        self.branches = [
+            _Branch(f"branch {i}", b.nodes) if isinstance(b, Chain) and len(b.nodes) > 1 else b
+            for i, b in enumerate(branches, 1)
+        ]
         self.merges = merges
         self.waits = any(b.waits for b in branches)
         self._together = sum(b.waits for b in branches) > 1  # one that waits gains nothing from company

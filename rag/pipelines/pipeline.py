@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_origin
 
 import rag.pipelines.flows  # noqa: F401  teaches the plan the flows beyond sequence and branches
 from rag.errors import ConfigError, InputError, did_you_mean
 from rag.operators import Flow
-from rag.operators.signature import STANDARD_CHANNELS, show_type
+from rag.operators.signature import STANDARD_CHANNELS, Read, show_type
 from rag.pipelines.events import Event, Finished
 from rag.pipelines.execution import Run
+from rag.pipelines.flows.nested import NestedNode, remembering
 from rag.pipelines.memo import Checkpoint, ContentCache, Memo
+from rag.pipelines.node import Node
+from rag.pipelines.parallel import Whole
+from rag.pipelines.plan import Checker, Plan, Scope, Slot, argument, compile_flow, make_plan, merge_scopes
 from rag.pipelines.plan import Path as FlowPath
-from rag.pipelines.plan import make_plan
 from rag.pipelines.rewrite import rewrite as rewritten
+from rag.pipelines.spans import tracing
 from rag.types import Query, State
 
 __all__ = ["Pipeline", "RunInput"]
@@ -27,8 +33,8 @@ RunInput: TypeAlias = "str | Query | Mapping[str, Any]"
 """What one run starts from: a question, or all input channels by name."""
 
 
-class Pipeline:
-    """A flow that was checked and bound, ready to run.
+class Pipeline(Flow):
+    """A flow that was checked and bound, ready to run; and a part of a larger flow, like any other.
 
         hybrid = (Dense(k=100) | BM25(k=100)) >> Fuse()
         pipeline = Pipeline(hybrid >> AsContext() >> ExtractiveAnswer(), collection="kb")
@@ -38,6 +44,10 @@ class Pipeline:
     "openai:gpt-4o-mini"); `resources` holds further ones by parameter name. `cache` keeps results of deterministic
     operators; `rewrite` lets the plan do the same with less work. `inputs` are the channels that a run starts
     with, by name and type; standard channels may be given as a list of names. The default is `query` alone.
+
+    In a flow, a pipeline gets its inputs from the channels of these names, gives back all that it writes, and does in
+    between what it does alone. Resources that it has stay its own; those that it has not are those of the pipeline
+    around it. Its nodes are then called "name/node".
 
     Raises FlowError when the flow does not fit together, before any resource is opened.
     """
@@ -64,11 +74,14 @@ class Pipeline:
         self.inputs = _input_types(inputs)
         given = {"collection": collection, "encoder": encoder, "llm": llm, **(resources or {})}
         self.resources = {key: value for key, value in given.items() if value is not None}
+        self.reference = ""
+        """How the YAML file of another pipeline names it: a file or a ready-made pipeline; empty when none does."""
         self._plan = make_plan(flow, self.inputs, lines)
         self.runs_as = rewritten(flow) if rewrite else flow
         """The flow that is run: equal to `flow`, with less work."""
         if self.runs_as != flow:
-            self._plan = make_plan(self.runs_as, self.inputs)
+            self._plan = replace(make_plan(self.runs_as, self.inputs), warnings=self._plan.warnings)
+        self._whole = Whole(name or "pipeline", self._plan.root)
         self._bound = False
         self._binding = threading.Lock()
 
@@ -81,7 +94,7 @@ class Pipeline:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Pipeline({self.flow!r})"
+        return f"Pipeline({self.flow!r}{f', name={self.name!r}' if self.name else ''})"
 
     def bind(self) -> Pipeline:
         """Open the resources and hand them to the operators; done by the first run when it was not done before.
@@ -93,7 +106,7 @@ class Pipeline:
                 if not self._bound:
                     from rag.pipelines.resources import resolver  # collections and models are not needed to check
 
-                    self._plan.root.bind(resolver(self.resources))
+                    self._whole.bind(resolver(self.resources))
                     self._bound = True
         return self
 
@@ -112,7 +125,7 @@ class Pipeline:
         """
         self.bind()
         values = self._start(query, inputs)
-        self._plan.root.run(values, self._observed(observe, checkpoint))
+        self._whole.run(values, self._observed(observe, checkpoint))
         return State(values)
 
     def run_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -120,7 +133,7 @@ class Pipeline:
         self.bind()
         batch = [self._start(q, {}) for q in queries]
         if batch:
-            self._plan.root.run_batch(batch, self._observed(observe))
+            self._whole.run_batch(batch, self._observed(observe))
         return [State(values) for values in batch]
 
     def stream(self, query: RunInput | None = None, **inputs: Any) -> Iterator[Event]:
@@ -132,12 +145,13 @@ class Pipeline:
 
         def work() -> None:
             try:
-                self._plan.root.run(values, run)
+                self._whole.run(values, run)
                 events.put(Finished(State(values)))
             except BaseException as error:  # noqa: BLE001  raised again where the events are read
                 events.put(error)
 
-        worker = threading.Thread(target=work, name="rag-stream", daemon=True)
+        context = contextvars.copy_context()  # what is traced around the caller is around the run too
+        worker = threading.Thread(target=context.run, args=(work,), name="rag-stream", daemon=True)
         worker.start()
         try:
             while True:
@@ -161,7 +175,7 @@ class Pipeline:
         """`run` for an event loop."""
         await self._abind()
         values = self._start(query, inputs)
-        await self._plan.root.arun(values, self._observed(observe, checkpoint))
+        await self._whole.arun(values, self._observed(observe, checkpoint))
         return State(values)
 
     async def arun_batch(self, queries: Sequence[RunInput], *, observe: Run | None = None) -> list[State]:
@@ -179,7 +193,7 @@ class Pipeline:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         run = Run(emit, memos=self._memos())
-        task = asyncio.ensure_future(self._plan.root.arun(values, run))
+        task = asyncio.ensure_future(self._whole.arun(values, run))
         # The task ends, then the events that threads have posted are all in the queue, then this marker follows them.
         task.add_done_callback(lambda _: loop.call_soon(events.put_nowait, Finished(State(values))))
         try:
@@ -196,13 +210,21 @@ class Pipeline:
             await asyncio.gather(task, return_exceptions=True)
 
     @property
+    def plan(self) -> Plan:
+        """What is run: the tree of compiled nodes, the channels at start and end with their types, warnings."""
+        return self._plan
+
+    @property
     def outputs(self) -> dict[str, Any]:
         """The channels that a run certainly ends with, and their types; a list where branches left several values."""
         final = self._plan.final.items()
         return {name: list[slot.type] if slot.spread else slot.type for name, slot in final if slot.sure}  # type: ignore[name-defined]
 
     def explain(self) -> str:
-        """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs."""
+        """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs.
+
+        Warnings, if there are any, come last.
+        """
         plan = self._plan
         inputs = [f"{name}: {show_type(kind)}" for name, kind in plan.inputs.items()]
         optional = [f"{name}?: {show_type(kind)}" for name, kind in plan.optional_inputs.items()]
@@ -211,6 +233,7 @@ class Pipeline:
             lines += [f"written {self.flow!r}", f"runs as {self.runs_as!r}"]
         lines += [f"  {line}" for line in plan.root.describe()]
         lines.append(f"final   {', '.join(f'{name}: {show_type(kind)}' for name, kind in self.outputs.items())}")
+        lines += [f"warning {warning}" for warning in plan.warnings]
         return "\n".join(lines)
 
     def svg(self) -> str:
@@ -249,15 +272,11 @@ class Pipeline:
         return [memo for memo in (checkpoint, self.cache) if memo is not None]
 
     def _observed(self, observe: Run | None, checkpoint: Checkpoint | None = None) -> Run | None:
-        """The observer that was given, or one of our own when something has to be remembered."""
+        """The observer that was given, or one of our own when something has to be remembered or traced."""
         memos = self._memos(checkpoint)
-        if not memos:
-            return observe
-        if observe is None:
-            return Run(memos=memos)
-        inner = observe.inner()
-        inner.memos += tuple(memos)
-        return inner
+        if observe is None and not memos and tracing():
+            return Run()
+        return remembering(observe, memos)
 
     async def _abind(self) -> None:
         if not self._bound:
@@ -293,3 +312,25 @@ def _input_types(inputs: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
             hint = did_you_mean(name, STANDARD_CHANNELS) or f"give its type: inputs={{{name!r}: str}}"
             raise ConfigError(f"input {name!r} is no standard channel, so its type is not known", hint=hint)
     return {name: STANDARD_CHANNELS[name] for name in inputs}
+
+
+@compile_flow.register
+def _nested(flow: Pipeline, scope: Scope, path: FlowPath, checker: Checker) -> tuple[Node, Scope]:
+    """A pipeline in a flow was checked alone already: what is left is whether the channels around it fit."""
+    name = checker.name(flow.name or "pipeline")
+    plan = make_plan(flow.runs_as, flow.inputs, within=name)
+    reads = [Read(channel, kind) for channel, kind in plan.inputs.items()]
+    reads += [Read(channel, kind, required=False) for channel, kind in plan.optional_inputs.items()]
+    takes = {read.channel: argument(read, name, scope, path, checker) for read in reads}
+    checker.warnings += [f"in {name!r}, {warning}" for warning in flow.plan.warnings]
+    # Channels whose names are not identifiers hold what branches inside made of its inputs.
+    made = {c: slot for c, slot in plan.final.items() if slot.writer is not None and c.isidentifier()}
+    after = dict(scope)
+    for channel, written in checker.writes(name, path, scope, {c: slot.type for c, slot in made.items()}).items():
+        inside, before = made[channel], scope.get(channel)
+        slot: Slot = replace(written, spread=inside.spread, sure=inside.sure)
+        if before is not None and not inside.sure:
+            slot = merge_scopes([{channel: before}, {channel: replace(slot, sure=True)}], name, path, checker)[channel]
+        after[channel] = slot
+    memos = [] if flow.cache is None else [flow.cache]
+    return NestedNode(name, plan.root, takes, list(made), flow.resources, memos), after

@@ -12,7 +12,7 @@ from rag.errors import FlowError
 from rag.models import ChatModel
 from rag.models import load as load_model
 from rag.operators.signature import Read, show_type
-from rag.pipelines.meter import MeteredModel
+from rag.pipelines.meter import metered
 from rag.pipelines.node import Resolve
 
 __all__ = ["resolver"]
@@ -27,11 +27,12 @@ _HOW = {
 }
 
 
-def resolver(given: Mapping[str, Any]) -> Resolve:
+def resolver(given: Mapping[str, Any], outer: Resolve | None = None) -> Resolve:
     """Finds resources among those `given` by name: the parameter's own name first, then the usual one of its type.
 
     A text is a specification and opened on first use: a folder for a collection, otherwise what `rag.encoders.load` or
-    `rag.models.load` takes. An encoder that is not given is the collection's own.
+    `rag.models.load` takes. An encoder that is not given is the collection's own. What is not there at all is asked of
+    `outer`, the resolver of the pipeline around this one.
     """
     opened: dict[str, Any] = {}
 
@@ -51,7 +52,7 @@ def resolver(given: Mapping[str, Any]) -> Resolve:
             raise FlowError(
                 f"resource {name!r} is {show_type(type(value))}, not a {show_type(kind)}", hint=_HOW.get(kind)
             )
-        return MeteredModel(value) if kind is ChatModel else value
+        return metered(value) if kind is ChatModel else value
 
     def resolve(node: str, need: Read) -> Any:
         for name in (need.channel, _FLAGS.get(need.type, need.channel)):
@@ -59,6 +60,8 @@ def resolver(given: Mapping[str, Any]) -> Resolve:
                 return fetch(name, need.type)
         if need.type is Encoder and given.get("collection") is not None:
             return fetch("collection", Collection).encoder
+        if outer is not None:
+            return outer(node, need)
         if not need.required:
             return need.default
         raise FlowError(

@@ -1,13 +1,17 @@
 """Plans that rewrite themselves: the same result with less work.
 
-Two rules, after PyTerrier's (Macdonald and Tonellotto, ICTIR 2020):
+Three rules, after PyTerrier's (Macdonald and Tonellotto, ICTIR 2020):
 
+- a filter moves into what stands before it, where that gives the same: `Dense(k=None) >> Where("year > 2020")` searches
+  within the filter. After a search for 10 hits it stays where it is: the best 10 that pass are not those that pass
+  among the best 10;
 - a cut-off moves into what stands before it: `Dense(k=1000) >> Top(k=10)` asks the index for 10;
 - retrievals that use the embedding of one and the same query share it: it is computed once, before them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +19,7 @@ from rag.operators import Flow, Operator, Parallel, Sequence
 from rag.operators.retrieval.embed_query import EmbedQuery
 from rag.pipelines.flows.composite import Composite
 
-__all__ = ["CutsOff", "EmbedsQuery", "Limited", "rewrite"]
+__all__ = ["CutsOff", "EmbedsQuery", "Filterable", "Filters", "Limited", "rewrite"]
 
 
 @runtime_checkable
@@ -33,6 +37,20 @@ class CutsOff(Protocol):
 
 
 @runtime_checkable
+class Filterable(Protocol):
+    """An operator that can filter: `filtered(expression)` gives those of its hits that pass; None if it cannot."""
+
+    def filtered(self, expression: str) -> Operator | None: ...
+
+
+@runtime_checkable
+class Filters(Protocol):
+    """An operator that keeps exactly the hits that pass the filter `keeps()`, as they are."""
+
+    def keeps(self) -> str: ...
+
+
+@runtime_checkable
 class EmbedsQuery(Protocol):
     """An operator that embeds the query with the collection's encoder, unless the query carries a vector."""
 
@@ -41,33 +59,37 @@ class EmbedsQuery(Protocol):
 
 def rewrite(flow: Flow) -> Flow:
     """An equal flow that does less work; the same flow when there is nothing to gain."""
-    return _share_embeddings(_push_cut_offs(flow))
+    return _share_embeddings(_in_sequences(_in_sequences(flow, _push_filters), _push_cut_offs))
 
 
-@singledispatch
-def _push_cut_offs(flow: Flow) -> Flow:
+def _in_sequences(flow: Flow, change: Callable[[list[Flow]], None]) -> Flow:
+    """The flow with the steps of every sequence in it changed, the innermost first."""
+    if isinstance(flow, Parallel):
+        return Parallel(tuple(_in_sequences(branch, change) for branch in flow.branches))
+    if isinstance(flow, Composite):
+        return _with_children(flow, lambda child: _in_sequences(child, change))
+    if isinstance(flow, Sequence):
+        steps = [_in_sequences(step, change) for step in flow.steps]
+        change(steps)
+        return Sequence(tuple(steps))
     return flow
 
 
-@_push_cut_offs.register
-def _(flow: Parallel) -> Flow:
-    return Parallel(tuple(_push_cut_offs(branch) for branch in flow.branches))
+def _push_filters(steps: list[Flow]) -> None:
+    for i in range(len(steps) - 2, -1, -1):  # from the end, so that several filters become one
+        before, after = steps[i], steps[i + 1]
+        if isinstance(after, Filters) and isinstance(before, Filterable):
+            filtered = before.filtered(after.keeps())
+            if filtered is not None:
+                steps[i : i + 2] = [filtered]
 
 
-@_push_cut_offs.register
-def _(flow: Composite) -> Flow:
-    return _with_children(flow, _push_cut_offs)
-
-
-@_push_cut_offs.register
-def _(flow: Sequence) -> Flow:
-    steps = [_push_cut_offs(step) for step in flow.steps]
+def _push_cut_offs(steps: list[Flow]) -> None:
     for i in range(len(steps) - 2, -1, -1):  # from the end, so that a cut-off can move more than one place
         before, after = steps[i], steps[i + 1]
         k = after.cut_off() if isinstance(after, CutsOff) else None
         if k is not None and isinstance(before, Limited):
             steps[i] = before.limited(k)
-    return Sequence(tuple(steps))
 
 
 @singledispatch
@@ -133,9 +155,8 @@ def _writes_query(flow: Flow) -> bool:
     return not isinstance(flow, Parallel)
 
 
-def _with_children(flow: Composite, change: object) -> Composite:
+def _with_children(flow: Composite, change: Callable[[Flow], Flow]) -> Composite:
     """The same composite with its children changed."""
-    assert callable(change)
     update: dict[str, object] = {}
     for name, key, child in flow.children():
         if key is None:

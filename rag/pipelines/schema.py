@@ -10,7 +10,7 @@ from rag.operators import Flow, Operator, catalogue
 from rag.operators.registry import short_name
 from rag.operators.signature import strip_optional
 from rag.pipelines.flows import FORMS, Composite
-from rag.pipelines.yaml import INPUT_TYPES
+from rag.pipelines.yaml import INPUT_TYPES, preset_names
 
 __all__ = ["pipeline_schema"]
 
@@ -31,6 +31,10 @@ def pipeline_schema() -> dict[str, Any]:
         definitions[cls.operator_name] = settings
     branches = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/flow"}}
     nodes.append(_one_key("parallel", {**branches, "description": "branches that run side by side on the same input"}))
+    names = {"enum": preset_names(), "description": "a ready-made pipeline"}
+    file = {"type": "string", "pattern": "[.]ya?ml$", "description": "a file below the folder of this one"}
+    nested = {"anyOf": [names, file, {"$ref": "#"}], "description": "another pipeline as a part of this one"}
+    nodes.append(_one_key("pipeline", nested))
     for name, form in FORMS.items():
         definitions[f"flow.{name}"] = _form_schema(form, definitions)
         nodes.append(_one_key(name, {"$ref": f"#/$defs/flow.{name}"}, form))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_origin
 
 from rag.errors import OperatorError, RagError
 from rag.operators.base import Operator
 from rag.operators.signature import Form, Write, show_type
-from rag.pipelines.events import NodeFinished, NodeStarted, Token
+from rag.pipelines.events import Token
 from rag.pipelines.execution import Run, Stopped, side_by_side, wait_for
 from rag.pipelines.memo import MISS
-from rag.pipelines.meter import metering
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import Execution
 from rag.types import ChunkStore, Delta, Hits
 
 __all__ = ["Argument", "Step"]
@@ -63,25 +62,25 @@ class Step(Node):
         if run is None:
             self._run(values, None)
         else:
-            with observed(self.name, run):
+            with self._observed([values], run) as execution:
                 self._run(values, run)
+                execution.wrote = [self._written(values)]
 
     async def arun(self, values: Channels, run: Run | None) -> None:
         if run is None:
             await self._arun(values, None)
         else:
-            with observed(self.name, run):
+            with self._observed([values], run) as execution:
                 await self._arun(values, run)
+                execution.wrote = [self._written(values)]
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
-        if self._batch_call is not None:
-            with nullcontext() if run is None else observed(self.name, run, len(batch)):
-                self._run_batch(batch, run)
-        elif self.waits and len(batch) > 1:
-            side_by_side([functools.partial(self.run, values, run) for values in batch])
+        if run is None or not batch:
+            self._run_all(batch, run)
         else:
-            for values in batch:
-                self.run(values, run)
+            with self._observed(batch, run) as execution:
+                self._run_all(batch, run)
+                execution.wrote = [self._written(values) for values in batch]
 
     def describe(self, depth: int = 0) -> Iterator[str]:
         signature = self.operator.signature()
@@ -105,6 +104,15 @@ class Step(Node):
             self._write(values, result)
         except Exception as error:  # noqa: BLE001  whatever an operator raises gets the node's name
             self._fail(error)
+
+    def _run_all(self, batch: list[Channels], run: Run | None) -> None:
+        if self._batch_call is not None:
+            self._run_batch(batch, run)
+        elif self.waits and len(batch) > 1:
+            side_by_side([functools.partial(self._run, values, run) for values in batch])
+        else:
+            for values in batch:
+                self._run(values, run)
 
     async def _arun(self, values: Channels, run: Run | None) -> None:
         try:
@@ -179,6 +187,14 @@ class Step(Node):
             self._check(write, kind, result)
             values[write.channel] = result
 
+    def _observed(self, batch: list[Channels], run: Run) -> Execution:
+        return Execution(
+            run, self.name, "operator", batch, owner=self, operator=self.operator, resources=self._resources
+        )
+
+    def _written(self, values: Channels) -> Channels:
+        return {write.channel: values[write.channel] for write, _ in self._writes}
+
     def _check(self, write: Write, kind: type | None, value: Any) -> None:
         if kind is not None and not isinstance(value, kind):
             raise OperatorError(
@@ -235,19 +251,6 @@ class Step(Node):
         raise wrapped from error
 
 
-@contextmanager
-def observed(node: str, run: Run, items: int = 1) -> Iterator[None]:
-    """Reports the work inside to the run: when it began and ended, and what language models consumed."""
-    run.check()
-    run.emit(NodeStarted(node))
-    start = run.clock()
-    with metering() as meter:
-        try:
-            yield
-        finally:
-            run.emit(NodeFinished(node, run.span(node, start, items, meter.usage)))
-
-
 class _Recall:
     """One execution of a step as the memos of a run know it."""
 
@@ -262,7 +265,7 @@ class _Recall:
                 self.result = memo.get(key, _store([*resources.values(), *arguments]))
         self.found = self.result is not MISS
         if self.found:
-            run.note(step.name, "remembered")
+            run.remembered(step.name)
 
     def keep(self, result: Any) -> None:
         self.result = result

@@ -9,9 +9,10 @@
       - as_context
       - extractive_answer
 
-A list is a sequence, `parallel` holds branches, `route`, `loop` and the like hold flows below their fields, any other
-key is an operator's name with its settings. Every error names the line. Nothing is imported or executed by loading;
-aliases are expanded, up to a bounded number of nodes.
+A list is a sequence, `parallel` holds branches, `route`, `loop` and the like hold flows below their fields, `pipeline`
+holds another pipeline: its file, the name of a ready-made one, or itself. Any other key is an operator's name with its
+settings. Every error names the line. Nothing is imported or executed by loading; aliases are expanded, up to a bounded
+number of nodes; files are read from the folder of the one that names them, and below it, only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rag.pipelines.flows import FORMS, Composite
 from rag.pipelines.pipeline import Pipeline
 from rag.pipelines.plan import Path as FlowPath
 
-__all__ = ["INPUT_TYPES", "dump", "load"]
+__all__ = ["INPUT_TYPES", "PRESETS", "dump", "load", "preset_names"]
 
 INPUT_TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (str, int, float, bool)},
@@ -39,20 +40,33 @@ INPUT_TYPES: dict[str, Any] = {
 }
 """Types that a YAML file may give to an input channel, by how one writes them."""
 
+PRESETS = Path(__file__).parent / "presets"
+"""Where the ready-made pipelines are."""
+
 _TEXT_KEYS = ("name", "description", "collection", "encoder", "llm")
 _Entries: TypeAlias = "dict[str, tuple[yaml.Node, yaml.Node]]"
 _MAX_NODES = 20_000
 _MAX_DEPTH = 64
 
 
+def preset_names() -> list[str]:
+    """Names of the ready-made pipelines."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
 def load(source: str | Path, **resources: Any) -> Pipeline:
     """The pipeline that a YAML file, or a text with a line break in it, describes; see `Pipeline.from_yaml`."""
-    text, origin = _read(source)
-    return _Loader(text, origin).pipeline(resources)
+    if isinstance(source, str) and "\n" in source:
+        return _Loader(source, None).whole(resources)
+    return _Loader(_read(Path(source)), Path(source)).whole(resources)
 
 
 def dump(pipeline: Pipeline) -> str:
     """YAML that loads to an equal pipeline; settings at their default are left out."""
+    return yaml.safe_dump(_dump_pipeline(pipeline), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _dump_pipeline(pipeline: Pipeline) -> dict[str, Any]:
     top: dict[str, Any] = {key: getattr(pipeline, key) for key in ("name", "description") if getattr(pipeline, key)}
     for key, value in pipeline.resources.items():
         spec = value if isinstance(value, str) else getattr(value, "path", None) or getattr(value, "name", None)
@@ -63,7 +77,7 @@ def dump(pipeline: Pipeline) -> str:
         top["inputs"] = {name: show_type(kind) for name, kind in pipeline.inputs.items()}
     flow = _dump_flow(pipeline.flow)
     top["flow"] = flow if isinstance(flow, list) else [flow]
-    return yaml.safe_dump(top, sort_keys=False, allow_unicode=True, width=120)
+    return top
 
 
 def _dump_flow(flow: Flow) -> Any:
@@ -71,6 +85,8 @@ def _dump_flow(flow: Flow) -> Any:
         return [_dump_flow(step) for step in flow.steps]
     if isinstance(flow, Parallel):
         return {"parallel": [_dump_flow(branch) for branch in flow.branches]}
+    if isinstance(flow, Pipeline):
+        return {"pipeline": flow.reference or _dump_pipeline(flow)}
     if isinstance(flow, Composite):
         fields: dict[str, Any] = {}
         for name, key, child in flow.children():
@@ -90,26 +106,34 @@ def _dump_flow(flow: Flow) -> Any:
     raise ConfigError(f"{flow!r} has no YAML form")
 
 
-def _read(source: str | Path) -> tuple[str, str]:
-    if isinstance(source, str) and "\n" in source:
-        return source, "<yaml>"
-    path = Path(source)
+def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(f"there is no pipeline file {str(path)!r}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read pipeline file {str(path)!r}: {error}") from None
 
 
+class _Walk:
+    """How far the walk through a file, and those that it names, has come."""
+
+    def __init__(self) -> None:
+        self.visited = 0
+        self.open: list[yaml.Node] = []
+
+
 class _Loader:
     """Walks the YAML node tree, which, unlike plain data, still knows its lines."""
 
-    def __init__(self, text: str, origin: str) -> None:
-        self.origin = origin
+    def __init__(self, text: str, file: Path | None, outer: _Loader | None = None) -> None:
+        self.origin = origin = str(file) if file else "<yaml>"
+        self.folder = file.parent if file else Path()
+        self.files: tuple[Path, ...] = outer.files if outer else ()
+        if file is not None:
+            self.files = (*self.files, file.resolve())
         self.lines: dict[FlowPath, int] = {}
-        self._visited = 0
-        self._open: list[yaml.Node] = []
+        self._walk: _Walk = outer._walk if outer else _Walk()
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -121,22 +145,65 @@ class _Loader:
             raise ConfigError(f"{origin}: the file is empty", hint="a pipeline needs at least the key `flow`")
         self.root = root
 
-    def pipeline(self, resources: dict[str, Any]) -> Pipeline:
-        top = self.mapping(self.root, "a pipeline")
+    def whole(self, resources: dict[str, Any]) -> Pipeline:
+        """The pipeline of the file."""
+        return self.pipeline(self.root, resources)
+
+    def pipeline(self, node: yaml.Node, resources: dict[str, Any]) -> Pipeline:
+        top = self.mapping(node, "a pipeline")
         known = {*_TEXT_KEYS, "inputs", "flow"}
         for key, (key_node, _) in top.items():
             if key not in known:
                 self.fail(key_node, f"unknown key {key!r}", did_you_mean(key, known))
         if "flow" not in top:
-            self.fail(self.root, "the key `flow` is missing", "it holds the list of operators")
+            self.fail(node, "the key `flow` is missing", "it holds the list of operators")
         texts = {key: self.text(top[key][1], key) for key in _TEXT_KEYS if key in top}
+        around, self.lines = self.lines, {}
         flow = self.flow(top["flow"][1], ())
+        lines, self.lines = self.lines, around
         inputs = self.inputs(top["inputs"][1]) if "inputs" in top else {"query": STANDARD_CHANNELS["query"]}
         try:
-            return Pipeline(flow, **{**texts, **resources}, inputs=inputs, lines=self.lines)
+            return Pipeline(flow, **{**texts, **resources}, inputs=inputs, lines=lines)
         except RagError as error:
             error.message = f"{self.origin}: {error.message}"
             raise
+
+    def nested(self, node: yaml.Node) -> Pipeline:
+        """A pipeline within a flow: all of it, or its file or name."""
+        if isinstance(node, yaml.MappingNode):
+            return self.pipeline(node, {})
+        name = self.text(node, "`pipeline`")
+        path = self.find(node, name)
+        try:
+            pipeline = _Loader(_read(path), path, self).whole({})
+        except RagError as error:
+            error.message += f"; {self.origin}, line {node.start_mark.line + 1} uses it"
+            raise
+        pipeline.reference = name
+        return pipeline
+
+    def find(self, node: yaml.Node, name: str) -> Path:
+        """The file of a nested pipeline: below the folder of this one, and not one that is being read already."""
+        if not name.endswith((".yaml", ".yml")):
+            if name not in preset_names():
+                hint = did_you_mean(name, preset_names()) or "the name of a file ends in .yaml"
+                self.fail(node, f"{name!r} is neither a pipeline file nor a ready-made pipeline", hint)
+            return PRESETS / f"{name}.yaml"
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            self.fail(
+                node,
+                f"the pipeline file {name!r} lies outside the folder of this one",
+                "write the path from this file's folder to a file in it or below",
+            )
+        if path.resolve() in self.files:
+            chain = [*self.files[self.files.index(path.resolve()) :], path]
+            self.fail(
+                node,
+                f"the pipeline contains itself: {' uses '.join(file.name for file in chain)}",
+                "repeat a flow with `loop` or `recurse`, which have a bound",
+            )
+        return path
 
     def flow(self, node: yaml.Node, path: FlowPath) -> Flow:
         with self.inside(node):
@@ -162,6 +229,8 @@ class _Loader:
                 if not isinstance(value, yaml.SequenceNode) or not value.value:
                     self.fail(value, "`parallel` holds a list of branches")
                 return Parallel(tuple(self.flow(child, (*path, i)) for i, child in enumerate(value.value)))
+            if name == "pipeline":
+                return self.nested(value)
             if name in FORMS:
                 return self.composite(FORMS[name], key_node, value, path)
             return self.operator(key_node, name, value)
@@ -268,16 +337,17 @@ class _Loader:
     @contextmanager
     def inside(self, node: yaml.Node) -> Iterator[None]:
         """Guards the walk against nodes that contain themselves and against aliases that multiply."""
-        if any(node is parent for parent in self._open):
+        walk = self._walk
+        if any(node is parent for parent in walk.open):
             self.fail(node, "this part contains itself, which makes an endless cycle")
-        self._visited += 1
-        if self._visited > _MAX_NODES or len(self._open) > _MAX_DEPTH:
+        walk.visited += 1
+        if walk.visited > _MAX_NODES or len(walk.open) > _MAX_DEPTH:
             self.fail(node, f"the file unfolds to more than {_MAX_NODES} parts or {_MAX_DEPTH} levels")
-        self._open.append(node)
+        walk.open.append(node)
         try:
             yield
         finally:
-            self._open.pop()
+            walk.open.pop()
 
     def fail(self, node: yaml.Node, message: str, hint: str = "") -> NoReturn:
         raise ConfigError(f"{self.origin}, line {node.start_mark.line + 1}: {message}", hint=hint or None)

@@ -27,7 +27,10 @@ def catalogue_page() -> str:
         parts.append(f"## {module.replace('_', '-').capitalize()}\n")
         parts += [_entry(cls) for cls in operators if cls.operator_name.startswith(module + ".")]
     parts.append("## Flows\n")
-    parts.append("`a >> b` (a list in YAML) and `a | b` (`parallel`) arrange operators; these hold flows inside.\n")
+    parts.append(
+        "`a >> b` (a list in YAML) and `a | b` (`parallel`) arrange operators. A `Pipeline` (`pipeline`: a file, a "
+        "ready-made\nname, or a pipeline written out) is a part like any other. These hold flows inside:\n"
+    )
     for name, form in FORMS.items():
         parts.append(f"### {name}\n\n{_prose(form)}\n\n{_settings(form)}\n")
     return "\n".join(parts)

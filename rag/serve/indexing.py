@@ -39,6 +39,13 @@ class Codec(str, Enum):
     float32 = "float32"
     float16 = "float16"
     int8 = "int8"
+    lvq8 = "lvq8"
+    lvq4x8 = "lvq4x8"
+    lvq4x4 = "lvq4x4"
+    rabitq1 = "rabitq1"
+    rabitq2 = "rabitq2"
+    rabitq4 = "rabitq4"
+    leanvec = "leanvec"
 
 
 def index(

@@ -46,7 +46,7 @@ def run(
     ] = None,
     llm: Annotated[str | None, typer.Option(help="Language model to use, e.g. openai:gpt-4o-mini.")] = None,
     where: Annotated[str | None, typer.Option("--filter", "-f", help="Metadata expression to search within.")] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Show each node with its time.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show how the run went, as a tree.")] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print all channels as JSON, one line a question.")] = False,
 ) -> None:
     """Run a pipeline on a question and show what it ends with."""
@@ -60,7 +60,12 @@ def run(
     ready = open_pipeline(pipeline, collection=collection, llm=llm or load_config().llm)
     texts = [line.strip() for line in sys.stdin if line.strip()] if question == "-" else [question]
     observe = Run() if trace else None
-    states = ready.run_batch([Query(text, where) for text in texts], observe=observe)
+    try:
+        states = ready.run_batch([Query(text, where) for text in texts], observe=observe)
+    except BaseException:
+        if observe is not None:
+            show.print_trace(observe.spans)  # a run that failed is the one that one wants to see
+        raise
     for state in states:
         if json_out:
             show.print_json(state)
@@ -83,10 +88,13 @@ def check(
 
     ready = open_pipeline(pipeline)
     if json_out:
-        show.print_json({"pipeline": pipeline, "ok": True, "plan": ready.explain().splitlines()})
+        plan, warnings = ready.explain().splitlines(), list(ready.plan.warnings)
+        show.print_json({"pipeline": pipeline, "ok": True, "warnings": warnings, "plan": plan})
     else:
         show.stdout().print(ready.explain(), markup=False)
-        show.stderr().print(f"[green]{pipeline} fits together[/]")
+        count = len(ready.plan.warnings)
+        remark = f", with {count} warning{'s' if count > 1 else ''}" if count else ""
+        show.stderr().print(f"[{'yellow' if count else 'green'}]{pipeline} fits together{remark}[/]")
 
 
 def draw(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from typing import Any
 from rag.collection import Collection
 from rag.errors import ConfigError, DeadlineError, RagError, did_you_mean
 from rag.operators.retrieval import BM25, Dense, Fuse
-from rag.pipelines import NodeFinished, NodeStarted, Pipeline, Run, Span, Token
+from rag.pipelines import NodeFinished, NodeStarted, Noted, Pipeline, Run, Span, Token
 from rag.pipelines.events import Event
 from rag.pipelines.execution import Stopped
 from rag.serve.coalesce import Coalescer
 from rag.serve.metrics import Counter, Gauge, Histogram
 from rag.serve.problems import BusyError, StoppingError, UnknownPipelineError, problem_of
 from rag.serve.tools import Tool
-from rag.serve.watch import Wrote, brief, watched
+from rag.serve.watch import brief
 
 __all__ = ["Limits", "Progress", "Service", "search_pipeline"]
 
@@ -92,7 +92,6 @@ class Service:
         self._batching = ThreadPoolExecutor(self.limits.at_once * max(len(self.tools), 1), "rag-batch")
         self._streaming = ThreadPoolExecutor(self.limits.streams, "rag-serve-stream")
         self._coalescers = {name: self._coalescer(name, tool) for name, tool in self.tools.items()}
-        self._watched: dict[str, Pipeline] = {}
         self._runs: set[Run] = set()
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -155,18 +154,25 @@ class Service:
         tool = self.tool(name)
         with self._counted(name):
             call = tool.parse(arguments)
-            pipeline = self._twin(tool) if watch else tool.pipeline
             loop = asyncio.get_running_loop()
             queue: asyncio.Queue[Progress | Exception] = asyncio.Queue()
-            recorder = _Recorder(lambda item: loop.call_soon_threadsafe(queue.put_nowait, item), self.limits.seconds)
-            run = recorder.run
+
+            def tell(item: Progress | Exception) -> None:
+                with suppress(RuntimeError):  # the event loop was closed meanwhile, nobody listens
+                    loop.call_soon_threadsafe(queue.put_nowait, item)
+
+            def report(event: Event) -> None:
+                for progress in _progress(event, watch):
+                    tell(progress)
+
+            run = Run(report, deadline=self.limits.seconds)
 
             def work() -> None:
                 try:
-                    state = pipeline.run(call.inputs, observe=run)
-                    recorder.finished(Progress("finished", {"result": tool.result(state, call)}))
+                    state = tool.pipeline.run(call.inputs, observe=run)
+                    tell(Progress("finished", {"result": tool.result(state, call)}))
                 except Exception as error:  # noqa: BLE001  raised again where the events are read
-                    recorder.finished(error)
+                    tell(error)
 
             yield Progress("started", {"pipeline": name})
             self._runs.add(run)
@@ -192,12 +198,6 @@ class Service:
                 self._runs.discard(run)
                 self._note_spans(name, run.spans)
 
-    def _twin(self, tool: Tool) -> Pipeline:
-        """The pipeline that tells what its nodes write; made when it is first watched."""
-        if tool.name not in self._watched:
-            self._watched[tool.name] = watched(tool.pipeline)
-        return self._watched[tool.name]
-
     def _coalescer(self, name: str, tool: Tool) -> Coalescer:
         def observe(size: int, spans: Iterable[Span]) -> None:
             self.batches.observe(size, pipeline=name)
@@ -215,7 +215,7 @@ class Service:
 
     def _note_spans(self, name: str, spans: Iterable[Span]) -> None:
         for span in spans:
-            if span.items:
+            if span.kind == "operator":
                 self.node_seconds.add(span.seconds, pipeline=name, node=span.node)
                 self.node_items.add(span.items, pipeline=name, node=span.node)
 
@@ -256,39 +256,24 @@ class Service:
                     log.error("collection %s: %s", name, error)
 
 
-class _Recorder:
-    """Turns what one run reports, in whichever thread, into progress."""
-
-    def __init__(self, tell: Callable[[Progress | Exception], object], seconds: float) -> None:
-        self._tell = tell
-        self._noted = 0
-        self.run = Run(self._event, deadline=seconds)
-
-    def finished(self, end: Progress | Exception) -> None:
-        self._notes()
-        with suppress(RuntimeError):  # the event loop was closed meanwhile, nobody listens
-            self._tell(end)
-
-    def _event(self, event: Event | Wrote) -> None:
-        self._notes()
-        if isinstance(event, NodeStarted):
-            self._tell(Progress("node_started", {"node": event.node}))
-        elif isinstance(event, Token):
-            self._tell(Progress("token", {"node": event.node, "text": event.text}))
-        elif isinstance(event, NodeFinished):
-            self._tell(Progress("node_finished", {"node": event.node, "seconds": round(event.seconds, 6)}))
-        elif isinstance(event, Wrote):
-            channels = {channel: brief(value) for channel, value in event.values.items()}
-            self._tell(Progress("wrote", {"node": event.node, "channels": channels}))
-
-    def _notes(self) -> None:
-        """Tell what flows decided since the last time: such notes are in the trace only."""
-        spans = self.run.spans
-        while self._noted < len(spans):
-            span = spans[self._noted]
-            self._noted += 1
-            if span.note:
-                self._tell(Progress("note", {"node": span.node, "text": span.note}))
+def _progress(event: Event, watch: bool) -> Iterator[Progress]:
+    """An event of a run as progress; with `watch`, the values that a node wrote too."""
+    if isinstance(event, NodeStarted):
+        yield Progress("node_started", {"node": event.node})
+    elif isinstance(event, Token):
+        yield Progress("token", {"node": event.node, "text": event.text})
+    elif isinstance(event, Noted):
+        yield Progress("note", {"node": event.node, "text": event.text})
+    elif isinstance(event, NodeFinished):
+        data: dict[str, Any] = {"node": event.node, "seconds": round(event.seconds, 6)}
+        if event.usage.calls:
+            data["tokens"] = [event.usage.prompt_tokens, event.usage.completion_tokens]
+        if event.error:
+            data["failed"] = True  # no more than that: the reason may hold a secret
+        yield Progress("node_finished", data)
+        for item, wrote in enumerate(event.wrote if watch else ()):
+            channels = {channel: brief(value) for channel, value in wrote.items()}
+            yield Progress("wrote", {"node": event.node, "item": item, "channels": channels})
 
 
 def search_pipeline(collection: Collection, name: str = "search") -> Pipeline:

@@ -45,6 +45,10 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+_INNER = ("vector", "tokens", "logprobs")
+"""Fields that are for operators, not for readers: long, and told by the text itself."""
+
+
 def as_json(value: Any) -> Any:
     """A value of ours as what JSON can hold. Hits become a list of chunks with their scores."""
     if isinstance(value, Hits):
@@ -54,7 +58,7 @@ def as_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "vector"}
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in _INNER}
     if isinstance(value, State | Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -113,21 +117,11 @@ def print_citations(answer: Answer) -> None:
 
 
 def print_trace(spans: Sequence[Span]) -> None:
-    """What ran, in order, on standard error: when, how long, for how many items, what models used, what was decided."""
-    from rich.table import Table
+    """How a run went, as a tree on standard error."""
+    from rag.serve.trace import trace_tree
 
-    table = Table("at ms", "took ms", "node", "items", "tokens", "", box=None, header_style="dim")
-    for span in sorted(spans, key=lambda span: (span.start, -span.seconds)):
-        tokens = span.usage.prompt_tokens + span.usage.completion_tokens
-        table.add_row(
-            f"{span.start * 1000:.1f}",
-            f"{span.seconds * 1000:.1f}" if span.items else "",
-            escape(span.node),
-            str(span.items) if span.items > 1 else "",
-            str(tokens) if tokens else "",
-            f"[dim]{escape(span.note)}[/]",
-        )
-    stderr().print(table)
+    console = stderr()
+    console.print(trace_tree(spans, console.width))
 
 
 def where(document: str, line: int | None) -> str:

@@ -102,7 +102,7 @@ class Tool:
     """
 
     def __init__(self, pipeline: Pipeline, name: str | None = None) -> None:
-        plan = pipeline._plan
+        plan = pipeline.plan
         self.pipeline = pipeline
         self.name = re.sub(r"[^A-Za-z0-9_-]", "_", name or pipeline.name or "pipeline")[:64]
         self.outputs = _outputs(plan.final)
@@ -160,7 +160,7 @@ class Tool:
 
     @property
     def _inputs(self) -> set[str]:
-        return {*self.pipeline._plan.inputs, *self.pipeline._plan.optional_inputs}
+        return {*self.pipeline.plan.inputs, *self.pipeline.plan.optional_inputs}
 
     @cached_property
     def _names(self) -> dict[str, str]:

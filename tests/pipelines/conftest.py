@@ -7,10 +7,13 @@ import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Annotated, NamedTuple
 
+import pytest
 from pydantic import Field
 
 from rag.operators import Channel, Operator, operator
 from rag.types import Answer, Delta, Query
+
+pytest.register_assert_rewrite("tests.pipelines.shapes")
 
 Number = Annotated[int, Channel("n")]
 

@@ -213,17 +213,21 @@ def test_budgets_of_calls_and_tokens_end_a_loop():
         "the budget of 3 calls is spent"
         in notes(Pipeline(Loop(call(), at_most=6, budget={"calls": 3}), inputs=N, llm=model), n=0)[-1]
     )
-    assert Budget(tokens=10).spent(_meter(Usage(4, 6, 1)), 0) == "the budget of 10 tokens is spent"
-    assert Budget(seconds=2).spent(_meter(Usage()), 2.5) == "the budget of 2 seconds is spent"
-    assert Budget(tokens=10).spent(_meter(Usage(4, 6, 1)), 0, items=2) is None
+    assert Budget(tokens=10).spent(Usage(4, 6, 1), 0) == "the budget of 10 tokens is spent"
+    assert Budget(seconds=2).spent(Usage(), 2.5) == "the budget of 2 seconds is spent"
+    assert Budget(tokens=11).spent(Usage(4, 6, 1), 0) is None
 
 
-def _meter(usage: Usage) -> Any:
-    from rag.pipelines.meter import Meter
+def test_items_of_a_batch_have_a_budget_each():
+    @operator
+    def call(n: int, llm: ChatModel) -> Number:
+        llm.chat([Message("user", "hello")])
+        return n + 1
 
-    meter = Meter()
-    meter.add(usage)
-    return meter
+    model = load_model("scripted")
+    loop = Loop(call(), until=at_least(bound=10), at_most=9, budget={"calls": 3})
+    pipeline = Pipeline(loop, inputs=N, llm=model)
+    assert [s.n for s in pipeline.run_batch([{"n": n} for n in (0, 9, 5)])] == [3, 10, 8]
 
 
 def test_verify_makes_again_until_it_is_accepted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,24 @@ def test_presets_run_whatever_the_model_says(name: str, model: str, kb: Collecti
     else:
         assert isinstance(state.hits, Hits)
     assert len(pipeline.run_batch([QUESTION, "What is a sheet?"])) == 2
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_call_of_a_model_is_counted(name: str, kb: Collection):
+    for way in ("run", "run_batch", "arun"):
+        model = says("1. Who was Ada?\n2. What is a program?")
+        pipeline = Pipeline.from_yaml(PRESETS / f"{name}.yaml", collection=kb, llm=model)
+        run = Run()
+        if way == "run_batch":
+            pipeline.run_batch([QUESTION, "What is a sheet?"], observe=run)
+        elif way == "run":
+            pipeline.run(QUESTION, observe=run)
+        else:
+            asyncio.run(pipeline.arun(QUESTION, observe=run))
+        (whole,) = [span for span in run.spans if span.kind == "pipeline"]
+        assert whole.usage.calls == len(model.calls), way
+        operators = [span.usage.calls for span in run.spans if span.kind == "operator"]
+        assert sum(operators) == len(model.calls), way
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Texts
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from rag.collection import Collection
 from rag.encoders import load
-from rag.operators import Flow, Operator
-from rag.operators.post_retrieval import Top
+from rag.operators import Flow, Operator, Sequence
+from rag.operators.post_retrieval import Top, Where
 from rag.operators.retrieval import BM25, Dense, EmbedQuery, Fuse
 from rag.pipelines import Loop, Pipeline, Route, Try
 from rag.pipelines.rewrite import rewrite
@@ -44,7 +45,7 @@ class Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self._encoder, name)
 
-    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_queries(self, texts: Texts[str]) -> np.ndarray:
         self.queries += len(texts)
         return self._encoder.encode_queries(texts)
 
@@ -53,7 +54,8 @@ class Counting:
 def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     words = "red green blue cat dog bird runs sleeps sings loud".split()
     rng = np.random.default_rng(7)
-    texts = [" ".join(rng.choice(words, 6)) for _ in range(60)]
+    texts = [" ".join(rng.choice(words, 6)) for _ in range(45)]
+    texts += texts[:15]  # equal chunks, so that there are equal scores
     path: Path = tmp_path_factory.mktemp("kb") / "kb"
     with Collection.create(path, encoder="hashing:32") as made:
         documents = [Document(f"d{i}", text, {"number": i}) for i, text in enumerate(texts)]
@@ -81,6 +83,21 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
             Route(free_route(), a=Dense(k=9) >> First(k=2), b=BM25()),
             Route(free_route(), a=Dense(k=2) >> First(k=2), b=BM25()),
         ),
+        (Dense(k=None) >> Where(filter="a > 1"), Sequence((Dense(k=None, filter="a > 1"),))),
+        (Dense(k=None) >> Where(filter="a > 1") >> First(k=4), Dense(k=4, filter="a > 1") >> First(k=4)),
+        (
+            BM25(k=None, filter="a > 1") >> Where(filter="b") >> Where(filter="c") >> Top(k=2),
+            BM25(k=2, filter="(a > 1) and ((b) and (c))") >> Top(k=2),
+        ),
+        (Dense(k=9, filter="a > 1") >> Where(filter="a > 1"), Sequence((Dense(k=9, filter="a > 1"),))),
+        (Dense(k=9) >> Where(filter="a > 1"), Dense(k=9) >> Where(filter="a > 1")),
+        (Dense(k=9) >> Where(filter="a > 1") >> First(k=4), Dense(k=9) >> Where(filter="a > 1") >> First(k=4)),
+        (Dense(k=None) >> First(k=9) >> Where(filter="b"), Dense(k=9) >> First(k=9) >> Where(filter="b")),
+        (
+            (Dense(k=None) | BM25(k=None)) >> Fuse() >> Where(filter="b"),
+            (Dense(k=None) | BM25(k=None)) >> Fuse() >> Where(filter="b"),  # ranks count in a fusion
+        ),
+        (Try(Dense(k=None) >> Where(filter="b")), Try(Sequence((Dense(k=None, filter="b"),)))),
     ],
 )
 def test_rules(flow: Flow, expected: Flow):
@@ -109,12 +126,16 @@ retrievers = st.one_of(
     st.integers(1, 30).map(lambda k: Dense(k=k)),
     st.integers(1, 30).map(lambda k: BM25(k=k)),
     st.integers(1, 30).map(lambda k: Dense(k=k, filter="number > 20")),
+    st.sampled_from([Dense(k=None), BM25(k=None), BM25(k=None, filter="number < 50")]),
 )
+filters = st.sampled_from(["number > 20", "number < 50", "number in [1, 2, 50]", "not (number >= 3)", "exists(none)"])
 
 
 @st.composite
 def retrieval_flows(draw: st.DrawFn) -> Flow:
     flow = draw(retrievers)
+    for _ in range(draw(st.integers(0, 2))):
+        flow = flow >> Where(filter=draw(filters))
     if draw(st.booleans()):
         for _ in range(draw(st.integers(1, 2))):
             branch = draw(retrievers)
@@ -128,9 +149,27 @@ def retrieval_flows(draw: st.DrawFn) -> Flow:
 
 
 @given(flow=retrieval_flows(), query=st.sampled_from(["red cat", "loud dog sings", "nothing here", "bird"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_random_flows_give_the_same_hits(kb: Collection, flow: Flow, query: str):
     plain = Pipeline(flow, collection=kb, rewrite=False).run(query).hits
     lazy = Pipeline(flow, collection=kb).run(query).hits
     assert lazy.ids.tolist() == plain.ids.tolist()
     np.testing.assert_allclose(lazy.scores, plain.scores, rtol=1e-6)
+
+
+def test_the_best_that_pass_are_found_without_looking_at_all(kb: Collection, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[int, str | None]] = []
+    search = kb.search_dense
+
+    def watched(vectors: np.ndarray, k: int, *, filter: str | None = None) -> list[Hits]:
+        asked.append((k, filter))
+        return search(vectors, k, filter=filter)
+
+    monkeypatch.setattr(kb, "search_dense", watched)
+    flow = Dense(k=None) >> Where(filter="number >= 40") >> Top(k=5)
+    found = Pipeline(flow, collection=kb).run("red cat").hits
+    plain = Pipeline(flow, collection=kb, rewrite=False).run("red cat").hits
+    assert asked == [(5, "number >= 40"), (60, None)]
+    assert found.ids.tolist() == plain.ids.tolist()
+    assert len(found) == 5
+    assert all(chunk.metadata["number"] >= 40 for chunk in found.chunks())

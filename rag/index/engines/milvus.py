@@ -21,7 +21,7 @@ from rag.errors import ConfigError, InputError, did_you_mean
 from rag.index.engines.checks import check_dim, checked_new, checked_vectors
 from rag.index.engines.milvus_client import MilvusClient
 from rag.index.engines.widen import nothing, widened
-from rag.index.inputs import as_filter, as_ids, check_k, check_threads
+from rag.index.inputs import as_filter, as_ids, check_count, check_k
 from rag.index.merge import merge_matches
 from rag.index.protocol import Matches, Metric
 
@@ -155,7 +155,7 @@ class MilvusIndex:
         """
         matrix = checked_vectors(queries, self.dim, self.metric, "queries")
         allowed, wanted = as_filter(filter), check_k(k)
-        check_threads(threads)
+        check_count(threads)
         if not len(matrix) or (allowed is not None and not len(allowed)):
             return nothing(len(matrix), wanted)
         if wanted > MOST_RESULTS and len(self) > MOST_RESULTS:

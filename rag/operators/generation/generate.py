@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from rag.errors import InputError
 from rag.models.protocol import Completion
+from rag.operators.asking import at_once
 from rag.operators.base import Operator
 from rag.operators.generation.checked_text import CheckedText
 from rag.operators.generation.citations import Checker
@@ -36,7 +36,8 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
 
     A citation [n] holds when a sentence of passage n, or two neighbours, support the sentence it stands in; see
     `rag.operators.generation.citations.Checker`. It then becomes a `Citation` of exactly that place; otherwise its
-    number is taken out of the text. The answer's `score` is the share of its sentences with a citation that holds.
+    number is taken out of the text. The answer's `score` is the share of its sentences with a citation that holds; its
+    `logprobs` are those of the tokens that the model said, where it tells them (`Confident` judges by them).
 
     With an empty context no model is called, and the answer is `not_found`; so it is when the model says `not_found`
     or nothing. When prompt and answer do not fit the model's window, the oldest turns of `memory` are dropped first,
@@ -105,7 +106,17 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
             shown += ending
             yield Delta(ending)
         score = text.supported / text.claims if text.claims else 0.0
-        return Generated(Answer(shown, tuple(text.citations), score=score, usage=completion.usage), context)
+        return Generated(
+            Answer(
+                shown,
+                tuple(text.citations),
+                score=score,
+                usage=completion.usage,
+                tokens=completion.tokens if completion.logprobs else None,
+                logprobs=completion.logprobs or None,
+            ),
+            context,
+        )
 
     def run_batch(
         self,
@@ -116,16 +127,15 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
         llm: ChatModel,
         encoder: Encoder | None = None,
     ) -> list[Generated]:
-        def one(item: tuple[Query, Context, list[Message] | None]) -> Generated:
-            stream = self.run(*item, llm=llm, encoder=encoder)
+        def one(query: Query, context: Context, memory: list[Message] | None) -> Generated:
+            stream = self.run(query, context, memory, llm=llm, encoder=encoder)
             while True:
                 try:
                     next(stream)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
 
-        with ThreadPoolExecutor(min(self.concurrency, max(len(query), 1)), "rag-generate") as pool:
-            return list(pool.map(one, zip(query, context, memory, strict=True)))
+        return at_once(one, zip(query, context, memory, strict=True), self.concurrency)
 
     def _fit(
         self, prompt: Prompt, query: Query, context: Context, memory: list[Message], llm: ChatModel
@@ -169,7 +179,7 @@ def _show(passage: Passage) -> str:
     title = passage.metadata.get("title")
     page = passage.metadata.get("page")
     head = ", ".join(part for part in (str(title) if title else "", f"page {page}" if page else "") if part)
-    return f"[{passage.number}] {head}\n{passage.text}" if head else f"[{passage.number}] {passage.text}"
+    return f"[{passage.number}] {head}\n{passage.reading}" if head else f"[{passage.number}] {passage.reading}"
 
 
 def _plain(text: str) -> str:

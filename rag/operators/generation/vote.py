@@ -12,6 +12,7 @@ from pydantic import Field
 from rag.errors import InputError
 from rag.operators.base import Operator
 from rag.operators.generation.joining import normalised, usage_of
+from rag.operators.generation.weights import softmax
 from rag.types import Answer, Context
 
 __all__ = ["Vote"]
@@ -27,9 +28,9 @@ class Vote(Operator, name="generation.vote"):
     Answers that were not found win only when there are no others, but their weight counts.
 
     `retrieval` is REPLUG's ensemble, p(y|q) = sum over d of softmax_d(s(d, q)) · p(y|d, q), over whole answers in place
-    of tokens: p(y|d, q) is 1 for the answer that the branch gave. Token by token it needs a model that scores given
-    text. `equal` is the vote of self-consistency. (Shi et al. 2023, arXiv:2301.12652, section 3.2; Wang et al. 2022,
-    arXiv:2203.11171.) Raises InputError for `retrieval` without one context an answer.
+    of tokens: p(y|d, q) is 1 for the answer that the branch gave. `Ensemble` does it token by token, with a model that
+    scores given text. `equal` is the vote of self-consistency. (Shi et al. 2023, arXiv:2301.12652, section 3.2; Wang et
+    al. 2022, arXiv:2203.11171.) Raises InputError for `retrieval` without one context an answer.
     """
 
     weights: Literal["retrieval", "answer", "equal"] = Field("retrieval", description="what gives a branch its weight")
@@ -59,8 +60,4 @@ class Vote(Operator, name="generation.vote"):
             scores = [max((p.score for p in c), default=-np.inf) for c in contexts]
         else:
             scores = [a.score or 0.0 if self.weights == "answer" else 0.0 for a in answers]
-        values = np.array(scores, np.float64) / self.temperature
-        if not np.isfinite(values).any():
-            values = np.zeros(len(answers))
-        raised = np.exp(values - values.max())
-        return np.asarray(raised / raised.sum())
+        return softmax(scores, self.temperature)

@@ -160,7 +160,8 @@ def _numbers(question: str) -> list[str]:
 
 def _plain(answer: Answer) -> dict[str, object]:
     fields = asdict(answer)
-    del fields["usage"]  # an answer that is kept costs nothing
+    for name in ("usage", "tokens", "logprobs"):  # an answer that is kept costs nothing, and nobody is saying it
+        del fields[name]
     return fields
 
 

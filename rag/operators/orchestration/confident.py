@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from rag.models.protocol import Completion
 from rag.operators.asking import Asking
+from rag.operators.generation.certainty import least_probability
 from rag.operators.indexing.sentences import sentences
 from rag.operators.resources import ChatModel
-from rag.types import Answer, Context, Query
+from rag.types import Answer, Context, Query, Usage
 
 __all__ = ["Confident"]
 
 
 class Confidence(NamedTuple):
-    """The verdict, the sentence it is about, and the route "confident" or "unsure"."""
+    """The verdict, what it is about, and the route "confident" or "unsure"."""
 
     confident: bool
     draft: Answer
@@ -26,12 +26,17 @@ class Confidence(NamedTuple):
 
 
 class Confident(Asking, name="orchestration.confident"):
-    """Let the model draft the next sentence of the answer, and judge whether it is sure of every token of it.
+    """Judge whether the model is sure of every token of what it says: each has at least `probability`.
 
-    It is when each token has at least `probability`. The sentence is written to `draft`, with its least probability as
-    score, so that what follows can accept it, or search with it (`Rewrite` reads it). An empty draft is not sure; a
-    model that gives no probabilities counts as `unclear` says. (FLARE, direct: Jiang et al. 2023, arXiv:2305.06983,
-    section 3.2; Modular RAG, arXiv:2407.21059, section 3.6, rule judge.)
+    Where the answer brings the probabilities of its tokens, as `Generate` writes them, it is judged itself, without a
+    call of the model; `draft` is the answer, with its least probability as score. Tokens of citations do not count, and
+    an answer that was not found is not sure. Otherwise, and when there is no answer yet, the model drafts the next
+    sentence of one, which is judged and written to `draft` in the same way. An empty draft is not sure; a model that
+    gives no probabilities counts as `unclear` says.
+
+    What follows can accept the draft, or search with it: `Rewrite` reads it, and `AddAnswer` leaves out the words that
+    were not sure. (FLARE, direct: Jiang et al. 2023, arXiv:2305.06983, section 3.2; Modular RAG, arXiv:2407.21059,
+    section 3.6, rule judge.)
     """
 
     prompt_folder: ClassVar[Path] = Path(__file__).parent / "prompts"
@@ -45,6 +50,11 @@ class Confident(Asking, name="orchestration.confident"):
     def run(
         self, query: Query, context: Context | None = None, answer: Answer | None = None, *, llm: ChatModel
     ) -> Confidence:
+        if answer is not None and not answer.found:
+            return Confidence(False, answer, "unsure")
+        if answer is not None and answer.logprobs:
+            least = least_probability(answer.tokens, answer.logprobs)
+            return self._verdict(replace(answer, score=least, usage=Usage()))
         values = {
             "context": str(context) if context else "(none)",
             "question": query.text,
@@ -52,27 +62,14 @@ class Confident(Asking, name="orchestration.confident"):
         }
         completion = self.ask(llm, values, cut="context")
         end = next((stop for _, stop in sentences(completion.text)), 0)
-        text = completion.text[:end].strip()
-        least = _least_probability(completion, end)
-        if not text:
+        least = least_probability(completion.tokens, completion.logprobs, end) if end else None
+        return self._verdict(Answer(completion.text[:end].strip(), score=least, usage=completion.usage))
+
+    def _verdict(self, draft: Answer) -> Confidence:
+        if not draft.text.strip():
             sure = False
-        elif least is None:
+        elif draft.score is None:
             sure = self.unclear
         else:
-            sure = least >= self.probability
-        return Confidence(sure, Answer(text, score=least, usage=completion.usage), "confident" if sure else "unsure")
-
-
-def _least_probability(completion: Completion, end: int) -> float | None:
-    """Of the tokens before character `end`; of all where the model does not say what its tokens are."""
-    logprobs = completion.logprobs
-    if not logprobs:
-        return None
-    tokens = completion.tokens
-    if tokens is not None and len(tokens) == len(logprobs):
-        count = length = 0
-        while count < len(tokens) and length < end:
-            length += len(tokens[count])
-            count += 1
-        logprobs = logprobs[: max(count, 1)]
-    return math.exp(min(logprobs))
+            sure = draft.score >= self.probability
+        return Confidence(sure, draft, "confident" if sure else "unsure")

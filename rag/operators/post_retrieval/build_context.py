@@ -11,7 +11,7 @@ from pydantic import Field
 from rag.operators.base import Operator
 from rag.operators.indexing import page_of, sentences
 from rag.operators.indexing.chunkers.tokens import count_words
-from rag.operators.resources import ChatModel, Collection
+from rag.operators.resources import ChatModel, Collection, check_one_collection
 from rag.types import Chunk, Context, Hits, Metadata, Passage
 
 __all__ = ["BuildContext", "estimate_tokens"]
@@ -35,6 +35,7 @@ class BuildContext(Operator, name="post_retrieval.build_context"):
     parents: bool = Field(True, description="hand over the larger span around a chunk, where it has one")
 
     def run(self, hits: Hits, collection: Collection, llm: ChatModel | None = None) -> Context:
+        check_one_collection([hits], collection)
         count = estimate_tokens if llm is None else llm.count_tokens
         packing = _Packing(self.max_tokens, count, lambda span: collection.texts([span])[0])
         # Read as many chunks at a time as can become passages: most of the hits are never looked at.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rag.operators.base import Operator
-from rag.operators.resources import Collection
+from rag.operators.resources import Collection, check_one_collection
 from rag.operators.retrieval.dense import query_vectors
 from rag.types import Hits, Query
 
@@ -30,6 +30,7 @@ class MMR(Operator, name="post_retrieval.mmr", waits=True):
         return self.run_batch([query], [hits], collection)[0]
 
     def run_batch(self, query: list[Query], hits: list[Hits], collection: Collection) -> list[Hits]:
+        check_one_collection(hits, collection)
         asked = [q for q, h in zip(query, hits, strict=True) if len(h)]
         vectors = iter(_unit(query_vectors(asked, collection)) if asked else ())
         return [self._select(next(vectors), h, collection) if len(h) else h for h in hits]

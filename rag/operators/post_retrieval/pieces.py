@@ -61,4 +61,5 @@ def _part(passage: Passage, start: int, end: int, store: ChunkStore | None) -> P
         end=passage.start + end,
         line=passage.line + passage.text.count("\n", 0, start),
         metadata=metadata,
+        shown=None,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from rag.operators.base import Operator
+from rag.operators.generation.certainty import sure_words
 from rag.types import Answer, Hits, Query
 
 __all__ = ["AddAnswer", "AddChunk"]
@@ -13,12 +16,21 @@ class AddAnswer(Operator, name="pre_retrieval.add_answer"):
 
     In the first round of a loop, when there is no answer yet, and after an answer that found nothing, the question
     stays as it is. (ITER-RETGEN, arXiv:2305.15294: retrieve with y_{t-1} followed by q.)
+
+    With `probability` the words of which the model was not sure are left out, where the answer brings the probabilities
+    of its tokens: a guess leads the search astray. (FLARE, masked sentences as implicit queries: Jiang et al. 2023,
+    arXiv:2305.06983, section 3.2.2.)
     """
+
+    probability: float = Field(
+        0.0, ge=0, le=1, description="words with a token less likely are left out; 0: the answer as it stands"
+    )
 
     def run(self, query: Query, answer: Answer | None = None) -> Query:
         if answer is None or not answer.found:
             return query
-        return Query(f"{query.text} {answer.text}".strip(), query.filter)
+        said = sure_words(answer, self.probability) if self.probability else answer.text
+        return Query(f"{query.text} {said}".strip(), query.filter)
 
 
 class AddChunk(Operator, name="pre_retrieval.add_chunk"):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
-from rag.operators.retrieval.search import grouped_search
+from rag.operators.retrieval.search import both_hold, grouped_search
 from rag.types import Hits, Query
 
 __all__ = ["BM25"]
@@ -19,7 +19,7 @@ class BM25(Operator, name="retrieval.bm25", waits=True):
     (Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond".)
     """
 
-    k: int = Field(100, ge=1, description="hits to return at most")
+    k: int | None = Field(100, ge=1, description="hits to return at most, None for all")
     k1: float = Field(0.9, ge=0, le=10, description="how much a repeated word still adds; 0: only whether it occurs")
     b: float = Field(0.4, ge=0, le=1, description="how much long chunks are held back; 0: not at all")
     filter: str | None = Field(
@@ -30,14 +30,26 @@ class BM25(Operator, name="retrieval.bm25", waits=True):
         return self.run_batch([query], collection)[0]
 
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
+        k = self.k or max(len(collection), 1)
         return grouped_search(
             query,
             self.filter,
             lambda rows, where: collection.search_lexical(
-                [query[row].text for row in rows], self.k, filter=where, k1=self.k1, b=self.b
+                [query[row].text for row in rows], k, filter=where, k1=self.k1, b=self.b
             ),
         )
 
     def limited(self, k: int) -> BM25:
         """This, asking for no more than k."""
-        return self.model_copy(update={"k": min(self.k, k)})
+        return self.model_copy(update={"k": k if self.k is None else min(self.k, k)})
+
+    def filtered(self, expression: str) -> BM25 | None:
+        """This, searching within that filter as well, where it finds then what would be left of its hits; else None.
+
+        That is so when it looks for all, or within that filter already.
+        """
+        if self.filter == expression:
+            return self
+        if self.k is not None:
+            return None
+        return self.model_copy(update={"filter": both_hold(self.filter, expression)})

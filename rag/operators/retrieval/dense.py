@@ -7,7 +7,7 @@ from pydantic import Field
 
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
-from rag.operators.retrieval.search import grouped_search
+from rag.operators.retrieval.search import both_hold, grouped_search
 from rag.types import Hits, Query
 
 __all__ = ["Dense"]
@@ -20,7 +20,9 @@ class Dense(Operator, name="retrieval.dense", waits=True):
     collection's metric: larger is nearer. Raises ConfigError for a wrong filter. (Modular RAG, arXiv:2407.21059, 3.3.)
     """
 
-    k: int = Field(100, ge=1, description="hits to return; fewer only when the collection, or the filter, has fewer")
+    k: int | None = Field(
+        100, ge=1, description="hits to return, None for all; fewer when the collection, or the filter, has fewer"
+    )
     filter: str | None = Field(
         None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
     )
@@ -30,13 +32,25 @@ class Dense(Operator, name="retrieval.dense", waits=True):
 
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
         vectors = query_vectors(query, collection)
+        k = self.k or max(len(collection), 1)
         return grouped_search(
-            query, self.filter, lambda rows, where: collection.search_dense(vectors[rows], self.k, filter=where)
+            query, self.filter, lambda rows, where: collection.search_dense(vectors[rows], k, filter=where)
         )
 
     def limited(self, k: int) -> Dense:
         """This, asking for no more than k."""
-        return self.model_copy(update={"k": min(self.k, k)})
+        return self.model_copy(update={"k": k if self.k is None else min(self.k, k)})
+
+    def filtered(self, expression: str) -> Dense | None:
+        """This, searching within that filter as well, where it finds then what would be left of its hits; else None.
+
+        That is so when it looks for all, or within that filter already.
+        """
+        if self.filter == expression:
+            return self
+        if self.k is not None:
+            return None
+        return self.model_copy(update={"filter": both_hold(self.filter, expression)})
 
     def embeds_query(self) -> bool:
         """Whether it embeds the query; it does."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rag.errors import InputError
 from rag.operators.base import Operator
+from rag.operators.resources import check_one_collection
 from rag.types import Hits
 
 __all__ = ["Fuse"]
@@ -22,7 +23,7 @@ class Fuse(Operator, name="retrieval.fuse"):
     Büttcher, SIGIR 2009). `weighted`: the sum of weight times score, each branch's scores first brought to 0..1 by its
     smallest and largest; a chunk that a branch did not find gets 0 from it. Equal scores are ordered by chunk id. The
     column `branch` says which branch ranked a chunk best. Raises InputError when there are not as many weights as
-    branches.
+    branches, or when the hits come from different collections.
     """
 
     method: Literal["rrf", "weighted"] = Field("rrf", description="how scores are made comparable and added")
@@ -36,6 +37,7 @@ class Fuse(Operator, name="retrieval.fuse"):
         weights = np.ones(len(hits)) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         if len(weights) != len(hits):
             raise InputError(f"fuse: {len(weights)} weights for {len(hits)} branches", hint="give one weight a branch")
+        check_one_collection(hits)
         if not hits:
             return Hits()
         all_ids = np.concatenate([h.ids for h in hits])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rag.types import Hits, Query
 
-__all__ = ["grouped_search"]
+__all__ = ["both_hold", "grouped_search"]
 
 
 def grouped_search(
@@ -18,10 +18,15 @@ def grouped_search(
     """
     rows_of: dict[str | None, list[int]] = {}
     for row, query in enumerate(queries):
-        parts = [f"({part})" for part in (own_filter, query.filter) if part]
-        rows_of.setdefault(" and ".join(parts) or None, []).append(row)
+        rows_of.setdefault(both_hold(own_filter, query.filter), []).append(row)
     found: list[Hits] = [Hits()] * len(queries)
     for where, rows in rows_of.items():
         for row, hits in zip(rows, search(rows, where), strict=True):
             found[row] = hits
     return found
+
+
+def both_hold(*expressions: str | None) -> str | None:
+    """The filter that is passed where all of these are; None when there is none."""
+    given = [expression for expression in expressions if expression]
+    return " and ".join(f"({expression})" for expression in given) if len(given) > 1 else next(iter(given), None)

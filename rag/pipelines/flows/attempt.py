@@ -13,6 +13,7 @@ from rag.operators import Flow
 from rag.pipelines.execution import Run, Stopped, within
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow, merge_scopes
 
 __all__ = ["Try"]
@@ -49,6 +50,7 @@ class Try(Composite, form="try"):
         super().__init__(body=body, retries=retries, backoff=backoff, timeout=timeout, fallback=fallback)
 
 
+@traced
 class TryNode(Node):
     """Runs its body on a copy of the channels, which counts only when it came to its end."""
 
@@ -69,6 +71,9 @@ class TryNode(Node):
             self._fall_back(values, error, run)
 
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
+        if len(batch) == 1:
+            self.run(batch[0], run)
+            return
         copies = [dict(values) for values in batch]
         try:
             within(self.timeout, lambda inner: self.body.run_batch(copies, inner), run)
@@ -146,7 +151,7 @@ class TryNode(Node):
 
     def _note(self, number: int, error: Exception, run: Run | None) -> None:
         if run is not None:
-            run.note(self.name, f"try {number + 1} failed: {error}")
+            run.note(self.name, f"try {number + 1} failed: {error}", failed_tries=number + 1)
 
 
 @compile_flow.register

@@ -12,6 +12,7 @@ from rag.operators.signature import STANDARD_CHANNELS, show_type
 from rag.pipelines.execution import Run, gather
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow
 from rag.types import Hits
 
@@ -40,6 +41,7 @@ class Each(Composite, form="each"):
         super().__init__(body=body, over=over, item=item, at_most=at_most)
 
 
+@traced
 class EachNode(Node):
     """Splits a channel, runs its body on all items of all states as one batch, collects what it wrote."""
 
@@ -110,13 +112,14 @@ def _compile(flow: Each, scope: Scope, path: Path, checker: Checker) -> tuple[No
                 "join them inside the body",
             )
         written.append(channel)
-        end[channel] = Slot(slot.type, name, spread=True)
+        end[channel] = Slot(slot.type, name, spread=True, writes=slot.writes)
     return EachNode(name, body, flow.over, item, written, flow.at_most), end
 
 
 def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> tuple[str, Any]:
     """The channel and type in which the body finds its item."""
     slot = scope.get(flow.over)
+    checker.read(slot)
     if slot is None or not slot.sure:
         checker.problem(
             name, path, f"there is no channel {flow.over!r} to go over", "put an operator before that writes it"
@@ -130,7 +133,6 @@ def _item(flow: Each, scope: Scope, name: str, path: Path, checker: Checker) -> 
     kind = get_args(slot.type)[0]
     usual = next((channel for channel, known in STANDARD_CHANNELS.items() if known == kind), None)
     if flow.item is None and usual is None:
-        checker.problem(
-            name, path, f"it is not clear which channel a {show_type(kind)} of {flow.over!r} goes to", "name it: item="
-        )
+        message = f"it is not clear which channel an item of {flow.over!r} ({show_type(kind)}) goes to"
+        checker.problem(name, path, message, "name it: item=")
     return flow.item or usual or flow.over, kind

@@ -11,15 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from rag.operators import Flow
 from rag.pipelines.execution import Run
 from rag.pipelines.flows.composite import Composite
-from rag.pipelines.meter import Meter, metering
+from rag.pipelines.meter import metering
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow, merge_scopes, union_type
+from rag.types import Usage
 
 __all__ = ["Budget", "Loop", "Verify"]
 
 
 class Budget(BaseModel):
-    """What a loop may consume before it stops: looked at between rounds. In a batch it is multiplied by the items."""
+    """What a loop may consume before it stops: looked at between rounds.
+
+    In a batch each item has a budget of its own, and is charged an equal share of what every round of it consumes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,12 +32,11 @@ class Budget(BaseModel):
     calls: int | None = Field(None, ge=1, description="calls of language models")
     seconds: float | None = Field(None, gt=0, description="seconds since the loop began")
 
-    def spent(self, meter: Meter, seconds: float, items: int = 1) -> str | None:
+    def spent(self, usage: Usage, seconds: float) -> str | None:
         """What is used up, in words, or None."""
-        usage = meter.usage
         for what, used, allowed in (
-            ("tokens", usage.prompt_tokens + usage.completion_tokens, self.tokens and self.tokens * items),
-            ("calls", usage.calls, self.calls and self.calls * items),
+            ("tokens", usage.prompt_tokens + usage.completion_tokens, self.tokens),
+            ("calls", usage.calls, self.calls),
             ("seconds", seconds, self.seconds),
         ):
             if allowed is not None and used >= allowed:
@@ -94,6 +98,7 @@ class Verify(Composite, form="verify"):
         Composite.__init__(self, body=body, check=check, at_most=at_most, budget=budget, otherwise=otherwise)
 
 
+@traced
 class LoopNode(Node):
     """Repeats a node; knows by which channel the judge says that it is enough."""
 
@@ -128,7 +133,7 @@ class LoopNode(Node):
                 self.body.run(values, run)
                 if self.judge is not None:
                     self.judge.run(values, run)
-                if self._ended(values, number, meter, began, 1, run):
+                if self._ended(values, number, meter.usage, began, run):
                     break
         if self.otherwise is not None and not values.get(self.verdict):
             self.otherwise.run(values, run)
@@ -141,7 +146,7 @@ class LoopNode(Node):
                 await self.body.arun(values, run)
                 if self.judge is not None:
                     await self.judge.arun(values, run)
-                if self._ended(values, number, meter, began, 1, run):
+                if self._ended(values, number, meter.usage, began, run):
                     break
         if self.otherwise is not None and not values.get(self.verdict):
             await self.otherwise.arun(values, run)
@@ -149,16 +154,18 @@ class LoopNode(Node):
     def run_batch(self, batch: list[Channels], run: Run | None) -> None:
         began = self.clock()
         going = batch
-        with metering() as meter:
-            for number in range(1, self.at_most + 1):
-                for values in going:
-                    values["round"] = number
+        each = Usage()
+        for number in range(1, self.at_most + 1):
+            for values in going:
+                values["round"] = number
+            with metering() as meter:
                 self.body.run_batch(going, run)
                 if self.judge is not None:
                     self.judge.run_batch(going, run)
-                going = [v for v in going if not self._ended(v, number, meter, began, len(batch), run)]
-                if not going:
-                    break
+            each += _share(meter.usage, len(going))
+            going = [v for v in going if not self._ended(v, number, each, began, run)]
+            if not going:
+                break
         refused = [values for values in batch if not values.get(self.verdict)]
         if self.otherwise is not None and refused:
             self.otherwise.run_batch(refused, run)
@@ -174,19 +181,25 @@ class LoopNode(Node):
             yield f"{indent}{self.name} otherwise:"
             yield from self.otherwise.describe(depth + 1)
 
-    def _ended(self, values: Channels, number: int, meter: Meter, began: float, items: int, run: Run | None) -> bool:
+    def _ended(self, values: Channels, number: int, usage: Usage, began: float, run: Run | None) -> bool:
         if self.judge is not None and values[self.verdict]:
             reason = f"{self.verdict!r} is true"
         elif number == self.at_most:
             reason = f"{self.at_most} rounds are the bound"
         else:
-            reason = self.budget.spent(meter, self.clock() - began, items) or ""
-        if reason and run is not None:
-            run.note(self.name, f"ended in round {number}: {reason}")
+            reason = self.budget.spent(usage, self.clock() - began) or ""
+        if run is not None:
+            run.round_ended(self.name, number, reason)
         return bool(reason)
 
     def _nodes(self) -> list[Node]:
         return [node for node in (self.body, self.judge, self.otherwise) if node is not None]
+
+
+def _share(usage: Usage, items: int) -> Usage:
+    """An equal share of it, rounded up."""
+    tokens = (usage.prompt_tokens, usage.completion_tokens, usage.calls)
+    return Usage(*(-(-count // items) for count in tokens))
 
 
 @compile_flow.register
@@ -212,13 +225,23 @@ def _compile(
         before = scope.get(channel)
         if before is None:
             entry[channel] = replace(slot, sure=False)
-        elif before is not slot and before.type != slot.type:
-            entry[channel] = replace(before, type=union_type([before.type, slot.type]))
+        elif before is not slot:
+            kind = before.type if before.type == slot.type else union_type([before.type, slot.type])
+            entry[channel] = replace(before, type=kind, writes=before.writes | slot.writes)
+            if before.spread != slot.spread:
+                checker.problem(
+                    name,
+                    path,
+                    f"channel {channel!r} holds {_values(before)} in its first round and {_values(slot)} after it",
+                    "join the branches inside the body" if slot.spread else "join the branches before the loop",
+                )
     body, after = compile_flow(flow.body, entry, body_path, checker)
     verdict, judge_node = "", None
     if judge is not None:
         judge_node, judged = compile_flow(judge, after, (*path, flow.child_number(field)), checker)
-        verdicts = [c for c, slot in judged.items() if slot is not after.get(c) and slot.type is bool]
+        written = {c: slot for c, slot in judged.items() if slot is not after.get(c)}
+        verdicts = [c for c, slot in written.items() if slot.type is bool and slot.sure and not slot.spread]
+        checker.read(*(written[c] for c in verdicts))
         if len(verdicts) != 1:
             found = f"it writes {', '.join(verdicts)}" if verdicts else "it writes none"
             checker.problem(
@@ -227,6 +250,13 @@ def _compile(
         verdict, after = (verdicts or [""])[0], judged
     otherwise = None
     if flow.otherwise is not None:
+        if judge is None:
+            message = "its `otherwise` is for a judge that is never content, and it has no judge"
+            checker.problem(name, path, message, f"give it `{field}`, or put that flow after it")
         otherwise, end = compile_flow(flow.otherwise, after, (*path, flow.child_number("otherwise")), checker)
         after = merge_scopes([after, end], name, path, checker)
     return LoopNode(name, body, judge_node, verdict, flow.at_most, flow.budget, otherwise), after
+
+
+def _values(slot: Slot) -> str:
+    return "one value a branch" if slot.spread else "one value"

@@ -10,6 +10,7 @@ from rag.operators import Flow
 from rag.pipelines.execution import Run, gather
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, Slot, compile_flow
 from rag.types import Query
 
@@ -35,6 +36,7 @@ class Recurse(Composite, form="recurse"):
         super().__init__(body=body, derive=derive, max_depth=max_depth, max_nodes=max_nodes)
 
 
+@traced
 class RecurseNode(Node):
     """Goes down a tree of queries breadth first."""
 
@@ -128,15 +130,21 @@ def _key(query: Query) -> str:
 @compile_flow.register
 def _compile(flow: Recurse, scope: Scope, path: Path, checker: Checker) -> tuple[Node, Scope]:
     name = checker.name("recurse")
-    if "query" not in scope:
+    first = scope.get("query")
+    checker.read(first)
+    if first is None or not first.sure or first.spread or first.type is not Query:
         checker.problem(
-            name, path, "there is no channel 'query' to begin with", "make `query` an input of the pipeline"
+            name, path, "there is no channel 'query' with one query to begin with", "make it an input of the pipeline"
         )
     body, after = compile_flow(flow.body, scope, (*path, flow.child_number("body")), checker)
     derive, derived = compile_flow(flow.derive, after, (*path, flow.child_number("derive")), checker)
     queries = derived.get("queries")
-    if queries is None or queries is after.get("queries") or queries.type != list[Query]:
+    checker.read(queries)
+    if queries is None or queries is after.get("queries") or queries.type != list[Query] or not queries.sure:
         checker.problem(name, path, "its `derive` does not write the channel 'queries'", "take an operator that does")
+    if flow.max_depth == 0 or flow.max_nodes == 1:
+        bound = "max_depth is 0" if flow.max_depth == 0 else "max_nodes is 1"
+        checker.warn(name, path, f"its `derive` never runs, since {bound}", "raise it, or use the body alone")
     end = dict(scope)
     written = []
     for channel, slot in after.items():
@@ -147,6 +155,6 @@ def _compile(flow: Recurse, scope: Scope, path: Path, checker: Checker) -> tuple
                 name, path, f"its body leaves several values in channel {channel!r}", "join them inside the body"
             )
         written.append(channel)
-        end[channel] = Slot(slot.type, name, spread=True)
+        end[channel] = Slot(slot.type, name, spread=True, writes=slot.writes)
     end["queries"] = Slot(list[Query], name)
     return RecurseNode(name, body, derive, written, flow), end

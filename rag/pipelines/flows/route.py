@@ -12,6 +12,7 @@ from rag.operators import Flow
 from rag.pipelines.execution import Run
 from rag.pipelines.flows.composite import Composite
 from rag.pipelines.node import Channels, Node, Resolve
+from rag.pipelines.observe import traced
 from rag.pipelines.plan import Checker, Path, Scope, compile_flow, merge_scopes
 
 __all__ = ["Route"]
@@ -37,6 +38,7 @@ class Route(Composite, form="route"):
         super().__init__(by=by, flows={**(flows or {}), **named}, default=default)
 
 
+@traced
 class RouteNode(Node):
     """Runs the router, then the node that it names."""
 
@@ -84,7 +86,8 @@ class RouteNode(Node):
             error.node = self.name
             raise error
         if run is not None:
-            run.note(self.name, f"took {taken!r}" + ("" if route == taken else f", since there is no {route!r}"))
+            instead = "" if route == taken else f", since there is no {route!r}"
+            run.note(self.name, f"took {taken!r}{instead}", route=taken)
         return self.ways[taken]
 
 
@@ -93,8 +96,15 @@ def _compile(flow: Route, scope: Scope, path: Path, checker: Checker) -> tuple[N
     name = checker.name("route")
     by, scope = compile_flow(flow.by, scope, (*path, flow.child_number("by")), checker)
     slot = scope.get("route")
+    checker.read(slot)
     if slot is None:
         checker.problem(name, path, "its router does not write the channel 'route'", "take one that does")
+    elif slot.spread:
+        message = "its router leaves one value a branch in the channel 'route'"
+        checker.problem(name, path, message, "route with a single operator, or join the branches first")
+    elif not slot.sure:
+        message = f"the channel 'route' is not there on every way through its router: {slot.writer!r} may not run"
+        checker.problem(name, path, message, "write it on every way")
     else:
         _check_names(flow, slot.type, name, path, checker)
     if flow.default is not None and flow.default not in flow.flows:
@@ -118,5 +128,9 @@ def _check_names(flow: Route, kind: Any, name: str, path: Path, checker: Checker
         checker.problem(
             name, path, f"its router may name {', '.join(missing)}, which is no way", "add it, or a default"
         )
-    for unreachable in sorted(set(flow.flows) - names - {flow.default}):
-        checker.problem(name, path, f"its router never names {unreachable!r}", f"it names {', '.join(sorted(names))}")
+    reached = names | ({flow.default} if missing else set())
+    for unreachable in sorted(set(flow.flows) - reached):
+        hint = f"it names {', '.join(sorted(names))}"
+        if unreachable == flow.default:
+            hint += ", and each of these has a way of its own: leave the default out"
+        checker.problem(name, path, f"its router never names {unreachable!r}", hint)

@@ -2,7 +2,7 @@
 
 import { draw } from "/ui/graph.js";
 import { Problem, get, run, setToken } from "/ui/events.js";
-import { Passages, answer, channel, duration, hits, make } from "/ui/results.js";
+import { Passages, answer, channel, duration, hits, inShort, make } from "/ui/results.js";
 
 const at = (id) => document.getElementById(id);
 let pipeline = null;
@@ -35,6 +35,7 @@ async function choose(name) {
   at("name").textContent = pipeline.name;
   at("description").textContent = pipeline.description;
   graph = draw(at("graph"), pipeline.graph, pipeline.arguments.required ?? [], show);
+  document.querySelector("main").classList.toggle("wide", graph.width > 620);
   clear();
   at("hello").hidden = false;
   at("more").replaceChildren(...furtherArguments());
@@ -94,11 +95,12 @@ class Trace {
       const bar = make("span", { class: "bar" }, make("i"));
       const name = make("strong", {}, node);
       const notes = make("span", { class: "notes" });
+      const used = make("span", { class: "used" });
       const time = make("span", { class: "time" });
       const body = make("div", { class: "body" });
-      card.append(make("summary", {}, make("span", { class: "dot" }), name, notes, bar, time), body);
+      card.append(make("summary", {}, make("span", { class: "dot" }), name, notes, used, bar, time), body);
       at("trace").append(card);
-      this.cards.set(node, { card, bar, notes, time, body, seconds: 0, times: 0 });
+      this.cards.set(node, { card, bar, notes, used, time, body, seconds: 0, times: 0, tokens: [0, 0] });
     }
     return this.cards.get(node);
   }
@@ -110,27 +112,38 @@ class Trace {
     graph.mark(node, "running");
   }
 
-  finished(node, seconds) {
+  finished(node, { seconds, failed, tokens }) {
     const entry = this.card(node);
+    const state = failed ? "failed" : "done";
     entry.seconds += seconds;
     entry.times += 1;
-    entry.card.className = "card step done";
+    entry.card.className = `card step ${state}`;
+    if (tokens) {
+      entry.tokens = [entry.tokens[0] + tokens[0], entry.tokens[1] + tokens[1]];
+      entry.used.textContent = `${entry.tokens[0]} → ${entry.tokens[1]} tokens`;
+    }
     const text = duration(entry.seconds) + (entry.times > 1 ? ` · ${entry.times}×` : "");
     entry.time.textContent = text;
     this.longest = Math.max(this.longest, entry.seconds);
     for (const e of this.cards.values()) e.bar.firstChild.style.width = `${(100 * e.seconds) / (this.longest || 1)}%`;
-    graph.mark(node, "done", text);
+    graph.mark(node, state, text);
   }
 
-  wrote(node, channels) {
-    const { body, notes } = this.card(node);
+  // Every time that a node ran, and every item that it ran for, has a part of its own.
+  wrote(node, item, channels) {
+    const { body, notes, times } = this.card(node);
     this.passages.add(channels);
-    body.replaceChildren();
+    const part = make("section", { class: "part", "data-run": times, "data-item": item + 1 });
     for (const [name, value] of Object.entries(channels)) {
-      body.append(make("h3", {}, name), channel(value, this.words, this.passages));
+      part.append(make("h3", {}, name), channel(value, this.words, this.passages));
     }
-    const found = Object.values(channels).map((v) => v?.total ?? v?.passages?.length).find((n) => n !== undefined);
-    notes.textContent = found !== undefined ? `${Object.keys(channels)[0]}: ${found}` : Object.keys(channels).join(", ");
+    body.append(part);
+    for (const { dataset } of body.children) {
+      const which = [times > 1 && `run ${dataset.run}`, (item || dataset.item > 1) && `item ${dataset.item}`];
+      dataset.which = which.filter(Boolean).join(", ");
+    }
+    const said = Object.entries(channels).map(([name, value]) => `${name} ${inShort(value)}`.trim());
+    notes.textContent = said.join(" · ") + (item ? ` (${item + 1} items)` : "");
   }
 
   note(node, text) {
@@ -165,8 +178,8 @@ async function ask() {
     await withToken(async () => {
       for await (const { kind, data } of run(pipeline.name, given(), stop.signal)) {
         if (kind === "node_started") trace.started(data.node);
-        else if (kind === "node_finished") trace.finished(data.node, data.seconds);
-        else if (kind === "wrote") trace.wrote(data.node, data.channels);
+        else if (kind === "node_finished") trace.finished(data.node, data);
+        else if (kind === "wrote") trace.wrote(data.node, data.item, data.channels);
         else if (kind === "note") trace.note(data.node, data.text);
         else if (kind === "token") {
           if (!streamed) at("result").replaceChildren((streamed = make("article", { class: "card answer" }, make("h2", {}, "Answer"), make("p", { class: "text writing" }))));

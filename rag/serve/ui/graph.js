@@ -58,7 +58,7 @@ function row(parts, labels = []) {
   let x = 0;
   const placed = parts.map((part, i) => {
     const put = move(part, x, 0);
-    put.ins = put.ins.map((p) => ({ ...p, label: labels[i] }));
+    put.ins = put.ins.map((p, k) => ({ ...p, label: k ? undefined : labels[i] }));
     x += part.w + GAP.x;
     return put;
   });
@@ -146,8 +146,8 @@ export function draw(place, tree, inputs, pick) {
     const label = edge.label ?? edge.b.label;
     if (label) {
       const back = edge.via !== undefined;
-      const x = back ? edge.via - 4 : edge.a.x + (edge.b.x - edge.a.x) * 0.4;
-      const y = back ? (edge.a.y + edge.b.y) / 2 : edge.a.y + (edge.b.y - edge.a.y) * 0.4 + 4;
+      const x = back ? edge.via - 4 : edge.a.x + (edge.b.x - edge.a.x) * 0.78; // on the curve, nearer to where it leads
+      const y = back ? (edge.a.y + edge.b.y) / 2 : edge.a.y + (edge.b.y - edge.a.y) * 0.66 + 4;
       svg.append(element("text", { x, y, class: "label", "text-anchor": back ? "end" : "middle" }, label));
     }
     return { ...edge, line };
@@ -174,6 +174,7 @@ export function draw(place, tree, inputs, pick) {
 
   const lit = (name) => name === "" || boxes.get(name)?.group.classList.contains("done") || boxes.get(name)?.group.classList.contains("running");
   return {
+    width: whole.w,
     mark(name, state, text) {
       const found = boxes.get(name);
       if (!found) return;

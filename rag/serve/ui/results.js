@@ -96,6 +96,19 @@ function marked(text, words) {
   return quote;
 }
 
+// The value of one channel in a word or two.
+export function inShort(value) {
+  if (typeof value?.total === "number") return String(value.total);
+  if (Array.isArray(value?.passages)) return `${value.passages.length} passages`;
+  if (Array.isArray(value)) return String(value.length);
+  if (value && typeof value === "object" && "citations" in value) {
+    const words = value.text.split(/\s+/).filter(Boolean).length;
+    return value.found ? `${words} word${words === 1 ? "" : "s"}` : "not found";
+  }
+  const text = typeof value?.text === "string" ? value.text : ["string", "number", "boolean"].includes(typeof value) ? String(value) : "";
+  return text.length > 46 ? `${text.slice(0, 45)}…` : text;
+}
+
 // The value of one channel, whatever it is.
 export function channel(value, words, passages) {
   if (value && Array.isArray(value.hits)) return hits(value.hits, value.total, words);

@@ -12,6 +12,7 @@ from rag.errors import ConfigError
 from rag.models import Completion
 from rag.models.scripted import ScriptedModel
 from rag.operators import operator
+from rag.operators.generation import Generate
 from rag.operators.orchestration import (
     AllAsked,
     Confident,
@@ -23,7 +24,7 @@ from rag.operators.orchestration import (
     RelevantByScore,
     Sufficient,
 )
-from rag.operators.pre_retrieval import NextQuery, Rewrite
+from rag.operators.pre_retrieval import AddAnswer, NextQuery, Rewrite
 from rag.pipelines import Loop, Pipeline, Route
 from rag.types import Answer, Context, Hits, Message, Passage, Query
 
@@ -119,6 +120,57 @@ def test_an_unsure_draft_becomes_the_next_query():
     flow = Confident() >> Rewrite()
     assert Pipeline(flow, llm=llm).run(QUERY).query.text == "boats in May"
     assert "Perhaps in May." in llm.calls[1].messages[-1].content
+
+
+def said(*parts: tuple[str, float]) -> Answer:
+    text = "".join(token for token, _ in parts).strip()
+    return Answer(text, tokens=tuple(t for t, _ in parts), logprobs=tuple(math.log(p) for _, p in parts))
+
+
+def test_an_answer_that_brings_its_probabilities_is_judged_itself():
+    llm = ScriptedModel([])
+    for least, sure in ((0.41, True), (0.39, False)):
+        answer = said(("Boats", 0.9), (" sail", least), (" now", 0.8), (" [", 0.1), ("1", 0.1), ("].", 0.1))
+        judged = Confident().run(QUERY, CONTEXT, answer, llm=llm)
+        assert (judged.confident, judged.route) == (sure, "confident" if sure else "unsure")
+        assert judged.draft == Answer("Boats sail now [1].", score=pytest.approx(least))
+    missing = Answer("Not there.", found=False)
+    assert Confident().run(QUERY, CONTEXT, missing, llm=llm) == (False, missing, "unsure")
+    assert Confident().run(QUERY, CONTEXT, said(("[1]", 0.9)), llm=llm).confident is True
+    assert llm.calls == []
+
+
+def test_an_answer_without_probabilities_is_judged_by_its_next_sentence():
+    llm = ScriptedModel("In summer.", logprob=math.log(0.9))
+    judged = Confident().run(QUERY, CONTEXT, Answer("Boats sail."), llm=llm)
+    assert (judged.confident, judged.draft.text) == (True, "In summer.")
+    assert llm.calls[0].messages[-1].content.endswith("Answer: Boats sail.")
+
+
+def test_words_that_are_not_sure_are_not_searched_for():
+    answer = said(("In", 0.9), (" Ma", 0.9), ("y", 0.2), (" boats", 0.5), (" [1]", 0.9), (" sail", 0.1), (".", 0.9))
+    assert AddAnswer(probability=0.4).run(QUERY, answer).text == "when do boats sail? In boats"
+    assert AddAnswer().run(QUERY, answer).text == f"when do boats sail? {answer.text}"
+    assert AddAnswer(probability=0.4).run(QUERY, Answer("In May.")).text == "when do boats sail? In May."
+
+
+def test_a_loop_ends_when_what_was_generated_is_sure():
+    llm = ScriptedModel(
+        [
+            completion("Boats sail in May.", 0.9, 0.9, 0.9, 0.1, tokens=("Boats", " sail", " in", " May.")),
+            completion("Boats sail in summer.", 0.9, 0.9, 0.9, 0.8, tokens=("Boats", " sail", " in", " summer.")),
+        ]
+    )
+    body = context() >> Generate()
+    state = Pipeline(Loop(body, until=Confident(), at_most=5), llm=llm).run(QUERY)
+    assert (state.round, state.answer.text) == (2, "Boats sail in summer.")
+    assert len(llm.calls) == 2
+
+
+@operator(name="testing.context")
+def context(query: Query) -> Context:
+    """One passage."""
+    return CONTEXT
 
 
 def test_has_hits():

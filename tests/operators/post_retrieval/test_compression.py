@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rag.collection import Collection
 from rag.encoders import load
 from rag.models.scripted import ScriptedModel
+from rag.operators.indexing import sentences
 from rag.operators.post_retrieval import BuildContext, Compress, SelectiveContext
 from rag.operators.post_retrieval.build_context import estimate_tokens
 from rag.operators.post_retrieval.pieces import places_of, with_places
@@ -136,6 +137,61 @@ def test_self_information_is_that_of_the_counts(talk: Collection):
     total = sum(words.values()) + len(words) + 1
     expected = np.mean([np.log2(total / (words.get(w, 0) + 1)) for w in ("it", "as", "penguin")])
     assert _surprise(talk, 5000).mean("It, as penguin") == pytest.approx(expected)
+
+
+def by_definition(texts: list[str], drop: float) -> list[str]:
+    """The sentences that stay: each passage scored word by word behind what it says before."""
+    rated: list[tuple[float, int, str]] = []
+    for text in texts:
+        scored = SCORER.score("", text)
+        at = 0
+        for sentence in (text[a:b] for a, b in sentences(text)):
+            words = len(sentence.split())
+            rated.append((float(-scored.logprobs[at : at + words].mean() / np.log(2)), -len(rated), sentence))
+            at += words
+    gone = sorted(rated)[: int(drop * len(rated))]
+    return [sentence for _, _, sentence in (rating for rating in rated if rating not in gone)]
+
+
+SCORER = ScriptedModel()
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=5), min_size=1, max_size=3), st.floats(0, 0.9)
+)
+def test_self_information_is_that_of_the_language_model(said: list[list[str]], drop: float):
+    texts = [" ".join(own) for own in said]
+    context = Context(tuple(passage(t, 0, len(t), row) for row, t in enumerate(texts)))
+    unused: Any = None
+    (after,) = SelectiveContext(drop=drop).run_batch([context], unused, SCORER)
+    assert " ".join(p.text for p in after).split() == " ".join(by_definition(texts, drop)).split()
+
+
+def test_where_no_model_scores_words_are_counted(talk: Collection):
+    context = Context((passage(talk.text("d"), 0, len(talk.text("d")), 0),))
+    counted = SelectiveContext(drop=0.6).run(context, talk)
+
+    class ChatOnly:
+        name = "openai:some"
+
+    chats: Any = ChatOnly()
+    assert SelectiveContext(drop=0.6).run(context, talk, chats) == counted
+    assert SelectiveContext(drop=0.6, by="words").run(context, talk, SCORER) == counted
+    flow = BM25(k=1) >> BuildContext() >> SelectiveContext(drop=0.6)
+    # A model that scores finds out by itself that the first sentence was said already.
+    said = [str(Pipeline(flow, collection=talk, llm=llm).run("rock").context) for llm in (None, SCORER)]
+    assert said == [str(counted), "[1] It is as it is. Gannets nest on Bass Rock."]
+
+
+def test_selection_in_a_batch(talk: Collection):
+    texts = [" ".join(SENTENCES), "It rains. It rains.", ""]
+    contexts = [Context((passage(t, 0, len(t), 0),)) if t else Context() for t in texts]
+    for scorer in (SCORER, None):
+        operator = SelectiveContext(drop=0.5)
+        batch = operator.run_batch(contexts, talk, scorer)
+        assert batch == [operator.run(c, talk, scorer) for c in contexts]
+        assert [len(places_of(c)) for c in batch] == [2, 1, 0]
+        assert operator.run_batch([], talk, scorer) == []
 
 
 def test_in_a_pipeline(kb: Collection):

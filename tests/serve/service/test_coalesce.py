@@ -118,7 +118,9 @@ def test_the_time_limit_counts_from_the_request(pool: ThreadPoolExecutor):
 def test_the_spans_of_every_batch_are_reported(pool: ThreadPoolExecutor):
     seen: list[tuple[int, list[str]]] = []
     coalescer = Coalescer(
-        Pipeline(samples.CountBatches()), pool, observe=lambda size, spans: seen.append((size, [s.node for s in spans]))
+        Pipeline(samples.CountBatches(), name="p"),
+        pool,
+        observe=lambda size, spans: seen.append((size, [s.node for s in spans])),
     )
     assert asyncio.run(ask(coalescer, "x")) == "x"
-    assert seen == [(1, ["count_batches"])]
+    assert seen == [(1, ["count_batches", "p"])]

@@ -76,8 +76,20 @@ def test_only_the_way_that_was_taken_is_lit(page: Page, url: str):
     assert {"by_length", "widen", "enough"} <= set(lit)
     assert "split_and" not in lit
     assert "2×" in page.evaluate("document.querySelector('.step[data-node=widen] .time').textContent")
+    parts = "[...document.querySelectorAll('.step[data-node=widen] .part')].map(p => p.dataset.which)"
+    assert page.evaluate(parts) == ["run 1", "run 2"]  # what every round wrote can be seen
     notes = page.evaluate("[...document.querySelectorAll('.note')].map(n => n.textContent)")
     assert notes == ["route took 'long'", "loop ended in round 2: 'enough' is true"]
+    assert page.problems == []
+
+
+def test_every_item_of_a_node_is_shown(page: Page, url: str):
+    ask(page, url, "routed", "sheet and roux")
+    page.wait_for(DONE)
+    parts = "[...document.querySelectorAll('.step[data-node=dense] .part')].map(p => p.dataset.which)"
+    assert page.evaluate(parts) == ["item 1", "item 2"]
+    told = page.evaluate("document.querySelector('.step[data-node=dense] .notes').textContent")
+    assert told == "hits 3 (2 items)"
     assert page.problems == []
 
 

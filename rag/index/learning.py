@@ -1,0 +1,104 @@
+"""What compressing codecs learn from a sample before they store anything: the mean, and a turn or a reduction.
+
+- `lvq*`: the mean alone (Aguerrebere et al., PVLDB 2023, section 3).
+- `rabitq*`: a random rotation, which spreads every vector evenly over its components (Gao and Long, SIGMOD 2024).
+- `leanvec`: the directions that matter, as many as one cache line of 2-bit codes holds (208), then a rotation within
+  them. Without queries these are the principal directions of the vectors; with a sample of queries, the pair of
+  matrices that keeps inner products of queries and vectors best (LeanVec-Sphering: Tepper et al., 2024), balanced so
+  that both sides carry the same weight in each direction, since codes err in proportion to both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.index.protocol import Metric
+
+__all__ = ["Learned", "learn", "learns"]
+
+MOST_ROWS = 50_000
+REDUCED = 208
+_SEED = 20240101
+_RIDGE = 1e-3
+
+
+class Learned(NamedTuple):
+    """`mean` float32[dim]; `base` and `query` float32[reduced, dim], for stored vectors and for queries, or None."""
+
+    mean: NDArray[np.float32]
+    base: NDArray[np.float32] | None
+    query: NDArray[np.float32] | None
+
+
+def learns(codec: str) -> bool:
+    """Whether a codec needs `learn`."""
+    return codec.startswith(("lvq", "rabitq", "leanvec"))
+
+
+def learn(
+    codec: str, metric: Metric, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
+) -> Learned:
+    """Learn from vectors float32[n, dim] (50,000 of them, chosen by a seed) and perhaps queries.
+
+    Both float32[n, dim]. The vectors must be finite and, under cosine, of any length but zero. Deterministic.
+    """
+    rng = np.random.default_rng(_SEED)
+    sample = _unit(_some(vectors, rng), metric)
+    dim = sample.shape[1]
+    mean = sample.mean(0, dtype=np.float64)
+    if codec.startswith("lvq"):
+        return Learned(_float32(mean), None, None)
+    if codec.startswith("rabitq"):
+        base = query = _rotation(dim, rng)
+    else:
+        centred = sample - mean.astype(np.float32)
+        spread = (centred.T @ centred).astype(np.float64) / max(len(centred), 1)
+        asked = None if queries is None or not len(queries) else _unit(_some(queries, rng), metric)
+        if asked is not None and metric == "l2":
+            asked = asked - mean.astype(np.float32)
+        base, query = _directions(spread, asked, min(REDUCED, dim))
+        turn = _rotation(len(base), rng)
+        base, query = turn @ base, turn @ query
+    return Learned(_float32(mean), _float32(base), _float32(query))
+
+
+def _directions(
+    spread: NDArray[np.float64], queries: NDArray[np.float32] | None, reduced: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows of the matrices for vectors and for queries, the most important direction first."""
+    if queries is None:
+        principal = np.linalg.eigh(spread)[1][:, ::-1].T[:reduced]
+        return principal, principal
+    asked = (queries.T @ queries).astype(np.float64) / len(queries)
+    # Few queries say nothing about most directions: a ridge lets the vectors decide there.
+    asked += _RIDGE * np.trace(asked) / len(asked) * np.eye(len(asked))
+    values, axes = np.linalg.eigh(asked)
+    root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
+    turn = np.linalg.eigh(root @ spread @ root)[1][:, ::-1].T[:reduced]
+    base, query = turn @ root, turn @ inverse
+    weight = np.einsum("rd,de,re->r", base, spread, base), np.einsum("rd,de,re->r", query, asked, query)
+    balance = (np.maximum(weight[1], 1e-30) / np.maximum(weight[0], 1e-30)) ** 0.25
+    return base * balance[:, None], query / balance[:, None]
+
+
+def _rotation(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    turn, upper = np.linalg.qr(rng.standard_normal((dim, dim)))
+    return np.asarray(turn * np.sign(np.diag(upper)), dtype=np.float64)
+
+
+def _some(rows: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    return rows if len(rows) <= MOST_ROWS else rows[np.sort(rng.choice(len(rows), MOST_ROWS, replace=False))]
+
+
+def _unit(rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    if metric != "cosine":
+        return rows
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-300), dtype=np.float32)
+
+
+def _float32(array: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, dtype=np.float32)
