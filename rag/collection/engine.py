@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from rag.collection.manifest import Manifest
 from rag.errors import EngineError, InputError
 from rag.index import Codec, Matches, Metric, ScanIndex, VectorIndex
-from rag.index.engines import FaissIndex, MilvusIndex, is_faiss, open_engine
+from rag.index.engines import FaissIndex, MilvusIndex, is_faiss
 from rag.index.engines.faiss import kind_of
+from rag.index.engines.milvus import connect
 from rag.index.engines.widen import contained
 
 __all__ = ["Mirror", "StoredIndex", "empty_index", "open_index"]
@@ -73,6 +74,7 @@ class Mirror:
         self.name = f"rag_{manifest.collection}"
         self._connecting = threading.Lock()
         self._index: MilvusIndex | None = None
+        self._counted = False
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> Mirror | None:
@@ -84,16 +86,14 @@ class Mirror:
         with self._connecting:
             if self._index is None:
                 folder = self._folder.absolute()
-                index = open_engine(self._uri, self._dim, self._metric, name=self.name, folder=folder)
-                assert isinstance(index, MilvusIndex)
-                self._index = index
+                self._index = connect(self._uri, self._dim, self._metric, self.name, folder)
             return self._index
 
     def close(self) -> None:
         with self._connecting:
             if self._index is not None:
                 self._index.close()
-                self._index = None
+                self._index, self._counted = None, False
 
     def search(
         self,
@@ -103,10 +103,15 @@ class Mirror:
         allowed: NDArray[np.int64] | None,
         threads: int,
     ) -> Matches:
-        """The k nearest of the `live` chunks of a generation (sorted), or of the `allowed` ones among them."""
-        if self._index is None and len(self.connect()) < len(live):
-            raise self._incomplete(f"holds {len(self.connect())} of {len(live)} vectors")
+        """The k nearest of the `live` chunks of a generation (sorted), or of the `allowed` ones among them.
+
+        Until it was once found to hold enough vectors, they are counted first.
+        """
         index = self.connect()
+        if not self._counted:
+            if (there := len(index)) < len(live):
+                raise self._incomplete(f"holds {there} of {len(live)} vectors")
+            self._counted = True
         found = index.search(queries, k, filter=allowed, threads=threads)
         if allowed is None:
             beyond = ((found.ids >= 0) & ~contained(found.ids, live)).any(axis=1)

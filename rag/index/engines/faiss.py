@@ -175,7 +175,7 @@ class FaissIndex:
         zeros under cosine.
         """
         matrix = checked_vectors(queries, self.dim, self.metric, "queries")
-        allowed, wanted, at_once = as_filter(filter), check_k(k), check_count(threads)
+        allowed, wanted, at_once = as_filter(filter), check_k(k), check_count(threads, "threads")
         with self._gate.reading(), self._threads(at_once):
             rows = self._rows if allowed is None else self._rows[contained(self._ids, allowed)]
             if not len(rows) or not len(matrix):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -155,7 +155,7 @@ class MilvusIndex:
         """
         matrix = checked_vectors(queries, self.dim, self.metric, "queries")
         allowed, wanted = as_filter(filter), check_k(k)
-        check_count(threads)
+        check_count(threads, "threads")
         if not len(matrix) or (allowed is not None and not len(allowed)):
             return nothing(len(matrix), wanted)
         if wanted > MOST_RESULTS and len(self) > MOST_RESULTS:
@@ -205,8 +205,8 @@ def canonical_uri(uri: str) -> str:
         path = Path(rest.removeprefix("//")).expanduser().absolute()
         if path.suffix != ".db":
             raise ConfigError(
-                f"{str(path)!r} cannot be a file of embedded Milvus, whose name must end in .db",
-                hint="milvus:/path/to/file.db, or milvus://HOST:PORT/DATABASE for a server",
+                f"{str(path)!r} cannot be where embedded Milvus keeps its data: the name must end in .db",
+                hint="milvus:/path/to/vectors.db, or milvus://HOST:PORT/DATABASE for a server",
             )
         return f"milvus:{path}"
     try:
@@ -230,8 +230,8 @@ def canonical_uri(uri: str) -> str:
 _FORM = "milvus://HOST:PORT/DATABASE, or https:// where the connection is encrypted"
 
 
-def connect(uri: str, dim: int, metric: Metric, name: str, folder: Path | None) -> MilvusIndex:
-    """The index `name` at a canonical URI; "milvus:" is a file in `folder`."""
+def connect(uri: str, dim: int, metric: Metric, name: str, folder: Path | None = None) -> MilvusIndex:
+    """The index `name` at a canonical URI, made when it is not there; "milvus:" lies in the collection's `folder`."""
     scheme, _, rest = uri.partition(":")
     if rest.startswith("//"):
         server, _, database = rest[2:].partition("/")
@@ -241,13 +241,12 @@ def connect(uri: str, dim: int, metric: Metric, name: str, folder: Path | None) 
         path = str(Path(rest) if rest else (folder or Path()) / "milvus.db")
         client = MilvusClient(path, path, "", embedded=True)
     else:
-        raise ConfigError("'milvus' without a path is for a collection, whose folder holds the file", hint=_FORM)
-    return _or_close(client, lambda: MilvusIndex(client, name, dim, metric))
-
-
-def _or_close(client: MilvusClient, make: Callable[[], MilvusIndex]) -> MilvusIndex:
+        raise ConfigError(
+            "'milvus' without a path is for a collection, whose folder it lies in",
+            hint="milvus:/path/to/vectors.db, or milvus://HOST:PORT/DATABASE for a server",
+        )
     try:
-        return make()
+        return MilvusIndex(client, name, dim, metric)
     except BaseException:
         client.close()
         raise

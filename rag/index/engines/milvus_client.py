@@ -22,6 +22,7 @@ CONNECT_SECONDS = 10.0
 CALL_SECONDS = 60.0
 LOAD_SECONDS = 600.0
 _REFUSED = ("unauthenticated", "auth check failure", "permission deny", "permissiondenied", "invalid token")
+_UNREACHABLE = ("unavailable", "deadline", "connect", "channel", "timeout")
 
 
 class MilvusClient:
@@ -37,6 +38,8 @@ class MilvusClient:
         self._closed = False
         token = os.environ.get(TOKEN, "")
         if embedded:
+            with self._explained():
+                Path(uri).parent.mkdir(parents=True, exist_ok=True)
             _use_file(uri)
         try:
             with self._explained():
@@ -125,19 +128,19 @@ class MilvusClient:
         except RagError:
             raise
         except Exception as error:  # noqa: BLE001  of pymilvus, of gRPC beneath it, of a server that answers nonsense
-            text = _reason(error)
-            if token := os.environ.get(TOKEN):
-                text = text.replace(token, "***")
+            text = _without_token(_reason(error))
             raise EngineError(f"{self._where}: {text}", hint=self._hint(text.lower())) from None
 
-    def _hint(self, text: str) -> str:
+    def _hint(self, text: str) -> str | None:
         if self._embedded:
-            return "is another process using the file? embedded Milvus serves one at a time, a server serves many"
+            return "is another process using it (embedded Milvus serves one at a time), or can it not be written?"
         if any(sign in text for sign in _REFUSED):
             return f"set the environment variable {TOKEN} to USER:PASSWORD or to an API key that may use this database"
-        if "database not found" in text:
+        if "database" in text and ("not found" in text or "not exist" in text):
             return "make the database on the server, or leave it out of the URI"
-        return "is the server running, and are host and port right?"
+        if any(sign in text for sign in _UNREACHABLE):
+            return "is the server running, and are host and port right?"
+        return None
 
 
 def _reason(error: BaseException) -> str:
@@ -151,6 +154,14 @@ def _reason(error: BaseException) -> str:
         if callable(code := getattr(deeper, "code", None)) and callable(details := getattr(deeper, "details", None)):
             return f"{code().name}: {details()}"
     return str(getattr(error, "message", "") or error) or type(error).__name__
+
+
+def _without_token(text: str) -> str:
+    token = os.environ.get(TOKEN, "")
+    for secret in (token, token.partition(":")[2]):
+        if secret:
+            text = text.replace(secret, "***")
+    return text
 
 
 def _import_pymilvus(*, embedded: bool) -> Any:
@@ -173,7 +184,6 @@ _files_changing = threading.Lock()
 
 
 def _use_file(path: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with _files_changing:
         _files[path] += 1
 

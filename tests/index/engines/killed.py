@@ -1,4 +1,4 @@
-"""`python -m tests.index.engines.killed FOLDER POINT`: commits the known history until it dies; by test_collections.
+"""`python -m tests.index.engines.killed FOLDER POINT`: commits the known history until it dies; for `samples.killed`.
 
 POINT is where this process kills itself in the second commit of its run: "half added" (a part of the new vectors is in
 the engine), "added" (all of them, and the manifest is the old one), "committed" (the manifest is the new one, and what

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag.errors import CollectionError, ConfigError, EngineError, InputError
+from rag.errors import CollectionError, EngineError, InputError
 from rag.index import Metric, ScanIndex, VectorIndex
-from rag.index.engines import MilvusIndex, canonical_uri, milvus, open_engine
+from rag.index.engines import MilvusIndex, milvus, open_engine
 from tests.index.conformance import VectorIndexConformance, random_vectors
 
 pytest.importorskip("pymilvus", reason="extra milvus")
@@ -214,57 +214,3 @@ def test_a_wrong_token(
     assert base64.b64encode(b"root:sesame").decode() in shown
     said = str(error.value) + repr(error.value.__cause__) + "".join(capfd.readouterr())
     assert "sesame" not in said
-
-
-@pytest.mark.parametrize(
-    ("given", "full"),
-    [
-        ("faiss", "faiss:hnsw"),
-        ("faiss:flat", "faiss:flat"),
-        ("milvus", "milvus:"),
-        ("milvus:/data/x.db", "milvus:/data/x.db"),
-        ("milvus:///data/x.db", "milvus:/data/x.db"),
-        ("milvus://db.example", "milvus://db.example:19530"),
-        ("milvus://db.example:1234/papers/", "milvus://db.example:1234/papers"),
-        ("http://[::1]:1234", "http://[::1]:1234"),
-        ("https://db.example/papers", "https://db.example:443/papers"),
-    ],
-)
-def test_uris_in_full(given: str, full: str) -> None:
-    assert canonical_uri(given) == full == canonical_uri(full)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        "",
-        "qdrant:x",
-        "os.path:join",
-        "faiss:pq",
-        "milvus:vectors.sqlite",
-        "milvus://root:sesame@db.example",
-        "milvus://sesame@db.example",
-        "https://db.example?token=sesame",
-        "https://db.example#sesame",
-        "milvus://db.example:port",
-        "milvus://db.example/a/b",
-        "https://",
-    ],
-)
-def test_uris_that_are_none(given: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        canonical_uri(given)
-    assert error.value.hint
-    assert "sesame" not in str(error.value)
-
-
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rag.errors import MissingExtraError
-
-    for package, uri in (("faiss", "faiss"), ("pymilvus", "milvus://host"), ("milvus_lite", "milvus:/tmp/x.db")):
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(MissingExtraError, match=rf"modular-rag\[{uri.partition(':')[0]}\]"):
-            open_engine(uri, 4)
-        monkeypatch.undo()
-    with pytest.raises(ConfigError, match="without a path"):
-        open_engine("milvus", 4)
