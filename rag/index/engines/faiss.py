@@ -42,6 +42,8 @@ IVF_SMALLEST = 39
 IVF_GROWTH = 2
 """Lists are trained anew when there should be so many times more of them."""
 _RESCORED = 1 << 22
+_PROCESS = os.getpid()
+"""OpenMP's threads do not survive a fork, and a child that waited for them would wait for ever."""
 
 
 class FaissIndex:
@@ -106,7 +108,7 @@ class FaissIndex:
         """
         matrix = checked_vectors(vectors, self.dim, self.metric)
         new = checked_new(ids, len(matrix))
-        with self._gate.writing():
+        with self._gate.writing(), self._threads(0):
             if len(there := new[contained(new, self._ids)]):
                 raise InputError(f"id {there[0]} is there already", hint="delete it first")
             if len(new):
@@ -121,7 +123,7 @@ class FaissIndex:
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there."""
         given = np.unique(as_ids(ids))
-        with self._gate.writing():
+        with self._gate.writing(), self._threads(0):
             gone = contained(self._ids, given)
             self._id_of[self._rows[gone]] = -1
             self._ids, self._rows = self._ids[~gone], self._rows[~gone]
@@ -195,7 +197,7 @@ class FaissIndex:
         Raises NotFoundError for an id that is not there.
         """
         wanted = as_ids(ids)
-        with self._gate.reading():
+        with self._gate.reading(), self._threads(0):
             if len(missing := wanted[~contained(wanted, self._ids)]):
                 raise NotFoundError(f"there is no vector {missing[0]}")
             return self._reconstructed(self._rows[np.searchsorted(self._ids, wanted)])
@@ -249,9 +251,9 @@ class FaissIndex:
 
     @contextmanager
     def _threads(self, threads: int) -> Iterator[None]:
-        """OpenMP keeps the number of threads for each calling thread."""
+        """OpenMP keeps the number of threads for each calling thread. In a forked process it is one."""
         before = self._faiss.omp_get_max_threads()
-        self._faiss.omp_set_num_threads(threads or os.cpu_count() or 1)
+        self._faiss.omp_set_num_threads(1 if os.getpid() != _PROCESS else threads or os.cpu_count() or 1)
         try:
             yield
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +90,30 @@ def test_large_enough_for_its_kind(kind: Kind, data: tuple[np.ndarray, np.ndarra
             missing = np.mean(expected.ids < 0)
             assert overlap + missing >= (1.0 if kind == "flat" else 0.95)
     np.testing.assert_allclose(theirs.vectors(ids[-5:]), ours.vectors(ids[-5:]), atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_searches_and_changes() -> None:
+    """In a process of its own, in which no other thread is about when it forks."""
+    code = """
+import os, signal
+import numpy as np
+from rag.index.engines import FaissIndex
+
+rng = np.random.default_rng(0)
+index = FaissIndex(32, kind="ivf")
+index.add(np.arange(12_000), rng.normal(size=(12_000, 32)))
+queries = rng.normal(size=(200, 32))
+expected = index.search(queries, 5)
+if os.fork() == 0:
+    signal.alarm(60)
+    found = index.search(queries, 5)
+    index.add(np.arange(12_000, 12_200), queries)
+    found_itself = index.search(queries, 1, threads=4).ids[:, 0] == np.arange(12_000, 12_200)
+    os._exit(0 if (found.ids == expected.ids).all() and found_itself.all() and len(index.vectors(found.ids[0])) else 1)
+raise SystemExit(os.wait()[1])
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_vectors_come_back_and_unknown_ones_are_named() -> None:
