@@ -9,6 +9,7 @@ RagError
 ├── CollectionError           a collection on disk cannot be used as asked
 │   ├── DamagedFileError      a stored file fails its checks
 │   ├── LockedError           another process is writing
+│   ├── EngineError           the engine that holds its vectors failed or cannot be reached
 │   └── EncoderMismatchError  the vectors were made by another encoder
 ├── ModelError                an encoder or language model failed or cannot be reached
 ├── DeadlineError             something took longer than it may (also a TimeoutError)
@@ -26,6 +27,7 @@ __all__ = [
     "DamagedFileError",
     "DeadlineError",
     "EncoderMismatchError",
+    "EngineError",
     "FlowError",
     "InputError",
     "LockedError",
@@ -90,6 +92,10 @@ class DamagedFileError(CollectionError):
 
 class LockedError(CollectionError):
     """Another process is writing to the collection."""
+
+
+class EngineError(CollectionError):
+    """An engine outside this process failed, cannot be reached, or does not hold what it should."""
 
 
 class EncoderMismatchError(CollectionError):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rag.collection import database, locks, segments
+from rag.collection.engine import Mirror
 from rag.collection.files import sync
 from rag.collection.info import Info
 from rag.collection.manifest import DAMAGED, EncoderRecord, Manifest
@@ -26,6 +27,7 @@ from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, load
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
 from rag.index import Codec, Matches, Metric
+from rag.index.engines import canonical_uri
 from rag.types import Chunk, Document, Hits
 
 __all__ = ["Collection"]
@@ -43,6 +45,7 @@ class Collection:
         self._snapshot: Snapshot | None = snapshot
         self._connections = connections
         self._encoder = encoder
+        self._mirror = Mirror.of(path, snapshot.manifest)
         self._changing = threading.Lock()
 
     # Making and opening
@@ -55,18 +58,22 @@ class Collection:
         encoder: str | Encoder = DEFAULT,
         metric: Metric = "cosine",
         codec: Codec = "float32",
+        engine: str | None = None,
         language: str = "english",
         settings: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Make an empty collection in a new or empty folder, and open it.
 
         `encoder` is a name for `rag.encoders.load` or an encoder; `metric` and `codec` are those of
-        `rag.index.ScanIndex`, `language` that of `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
-        Raises CollectionError when the folder holds a collection or other files, or cannot be written to.
+        `rag.index.ScanIndex`, `engine` another one's URI (see `rag.index.engines`), `language` that of
+        `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
+        Raises CollectionError when the folder holds a collection or other files, or cannot be written to, EngineError
+        when the engine cannot be reached, ConfigError for a wrong URI, and MissingExtraError.
         """
         folder = Path(path)
+        uri = None if engine is None else canonical_uri(engine)
         made_by = load(encoder) if isinstance(encoder, str) else encoder
-        segments.check_settings(made_by.dim, metric, codec, language)
+        segments.check_settings(uri, made_by.dim, metric, codec, language)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,7 +81,7 @@ class Collection:
         if cls.exists(folder):
             raise CollectionError(f"{folder} already holds a collection", hint="open it with Collection.open")
         # What a creation that was cut off leaves behind is taken over.
-        ours = {"lock", "readers", "segments", MANIFEST + ".new"}
+        ours = {"lock", "readers", "segments", "milvus.db", MANIFEST + ".new"}
         others = [p.name for p in folder.iterdir() if p.name not in ours and not p.name.startswith(database.NAME)]
         if others:
             raise CollectionError(f"{folder} holds other files, such as {others[0]!r}", hint="name a new folder")
@@ -92,6 +99,7 @@ class Collection:
             ),
             metric=metric,
             codec=codec,
+            engine=uri,
             language=language,
             settings=json.loads(database.dump_metadata(settings or {}, "settings")),
             documents=0,
@@ -102,6 +110,9 @@ class Collection:
         )
         with locks.writing(folder, wait=0), database.explained(folder):
             (folder / "segments").mkdir(exist_ok=True)
+            if (mirror := Mirror.of(folder, manifest)) is not None:
+                mirror.connect()
+                mirror.close()
             db = database.connect_writer(folder)
             try:
                 if int(database.recall(db).get("generation", 0)) > 0:
@@ -157,6 +168,8 @@ class Collection:
         with self._changing:
             self._snapshot = None
             self._connections.close()
+            if self._mirror is not None:
+                self._mirror.close()
 
     def __enter__(self) -> Collection:
         return self
@@ -269,6 +282,8 @@ class Collection:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"the vectors have shape {queries.shape}, this collection needs [queries, {self.dim}]")
         allowed = None if filter is None else snapshot.select(filter)
+        if self._mirror is not None:
+            return self._hits(self._mirror.search(snapshot.live(), queries, k, allowed, threads))
         return self._hits(segments.search_vectors(snapshot.segments(), queries, k, allowed, threads))
 
     def search_lexical(
@@ -316,7 +331,7 @@ class Collection:
 
         Waits `wait` seconds for another writer to finish, then raises LockedError.
         """
-        return Writer(self.path, self._refreshed, wait)
+        return Writer(self.path, self._refreshed, self._mirror, wait)
 
     def _refreshed(self) -> Snapshot:
         return self.refresh()._open
@@ -328,7 +343,7 @@ class Collection:
 
     def verify(self) -> Report:
         """Check every byte of every file, every row, and that database and indexes hold the same chunks."""
-        return verify(self.path, self._connections)
+        return verify(self.path, self._connections, self._mirror)
 
     def rebuild(self, *, texts: Callable[[Sequence[Chunk]], Sequence[str]] | None = None, wait: float = 0) -> Report:
         """Remake a damaged manifest, and damaged indexes from the stored chunks; returns what is still wrong.
@@ -344,7 +359,7 @@ class Collection:
             return [chunk.text for chunk in chunks]
 
         with self._changing:
-            rebuild(self.path, self._connections, texts or own, encode, wait)
+            rebuild(self.path, self._connections, self._mirror, texts or own, encode, wait)
             self._snapshot = _newest(self.path, self._connections, repair=True)
         return self.verify()
 

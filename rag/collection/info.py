@@ -17,7 +17,7 @@ __all__ = ["Info"]
 
 @dataclass(frozen=True)
 class Info:
-    """The figures of one generation. `bytes` is by part: text, vectors, postings."""
+    """The figures of one generation. `bytes` is by part: text, vectors, postings. `engine` is None for our own."""
 
     path: Path
     generation: int
@@ -32,6 +32,7 @@ class Info:
     dim: int
     metric: Metric
     codec: Codec
+    engine: str | None
     language: str
     settings: Mapping[str, Any]
 
@@ -55,6 +56,7 @@ class Info:
             dim=manifest.encoder.dim,
             metric=manifest.metric,
             codec=manifest.codec,
+            engine=manifest.engine,
             language=manifest.language,
             settings=manifest.settings,
         )

@@ -66,6 +66,8 @@ class Manifest(_Record):
     encoder: EncoderRecord
     metric: Metric
     codec: Codec
+    engine: str | None = None
+    """A canonical URI (`rag.index.engines`), without secrets; None for our own."""
     language: str
     settings: Mapping[str, Any]
     documents: int = Field(ge=0)
@@ -85,7 +87,7 @@ class Manifest(_Record):
 
     def dump(self) -> str:
         """The file's text, its own checksum included."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude=None if self.engine else {"engine"})
         return json.dumps({"crc32c": _crc(content), **content}, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, folder: Path) -> None:

@@ -24,13 +24,13 @@ from rag.collection.database import (
     explained,
     recall,
 )
+from rag.collection.engine import Mirror, StoredIndex, empty_index, open_index
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.segments import NONE, Part, Segment
 from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
 from rag.collection.writer import publish, recover, sweep
 from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
-from rag.index import ScanIndex
 from rag.index.lexical import LexicalIndex
 from rag.types import Chunk
 
@@ -79,7 +79,7 @@ def restored_manifest(folder: Path, connections: Connections) -> Manifest:
     return Manifest.parse(copy, folder / NAME)
 
 
-def verify(folder: Path, connections: Connections) -> Report:
+def verify(folder: Path, connections: Connections, mirror: Mirror | None) -> Report:
     """Check everything; a problem in one part does not hide those in others."""
     problems: list[str] = []
 
@@ -107,6 +107,8 @@ def verify(folder: Path, connections: Connections) -> Report:
         noted(lambda: _check_rows(connections, manifest))
         if whole:
             noted(lambda: _check_ids(snapshot))
+            if mirror is not None:
+                noted(lambda: mirror.check(snapshot.live()))
     return Report(
         generation=manifest.generation,
         files=len(manifest.files),
@@ -156,8 +158,10 @@ Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
 Texts: TypeAlias = Callable[[Sequence[Chunk]], Sequence[str]]
 
 
-def rebuild(folder: Path, connections: Connections, texts: Texts, encode: Encode, wait: float) -> None:
-    """Put a damaged manifest back, and write the segments that have a damaged file anew.
+def rebuild(
+    folder: Path, connections: Connections, mirror: Mirror | None, texts: Texts, encode: Encode, wait: float
+) -> None:
+    """Put a damaged manifest back, write the segments that have a damaged file anew, and make the mirror complete.
 
     `texts` says what was indexed for chunks, `encode` makes the vectors of that.
     """
@@ -177,46 +181,47 @@ def rebuild(folder: Path, connections: Connections, texts: Texts, encode: Encode
                 stored[np.searchsorted(stored, segment.first) : np.searchsorted(stored, segment.last + 1)]
                 for segment in manifest.segments
             ]
-            kept = [_vectors(folder, segment) for segment in manifest.segments]
+            kept = [_vectors(folder, segment, manifest.engine) for segment in manifest.segments]
             if any(index is None for index in kept):
                 _check_encoding(snapshot, ids, kept, texts, encode)
             segments: list[SegmentRecord] = []
             number = manifest.next_file
             for segment, own, vectors in zip(manifest.segments, ids, kept, strict=True):
-                if _is_whole(folder, segment, own):
+                if _is_whole(folder, segment, manifest.engine, own):
                     segments.append(segment)
                 elif len(own):
                     segments.append(_remade(snapshot, own, vectors, texts, encode).write(folder, number))
                     number += 1
-            if segments == list(manifest.segments):
-                return
-            manifest = manifest.model_copy(
-                update={
-                    "generation": manifest.generation + 1,
-                    "updated": datetime.now(timezone.utc),
-                    "next_file": number,
-                    "segments": tuple(segments),
-                }
-            )
-            db.execute("BEGIN IMMEDIATE")
-            publish(db, folder, manifest)
-            sweep(folder, manifest)
+            if segments != list(manifest.segments):
+                manifest = manifest.model_copy(
+                    update={
+                        "generation": manifest.generation + 1,
+                        "updated": datetime.now(timezone.utc),
+                        "next_file": number,
+                        "segments": tuple(segments),
+                    }
+                )
+                db.execute("BEGIN IMMEDIATE")
+                publish(db, folder, manifest)
+                sweep(folder, manifest)
+            if mirror is not None:
+                mirror.settle(db, [Segment.open(folder, s, manifest.engine) for s in segments], thorough=True)
         finally:
             db.close()
 
 
-def _is_whole(folder: Path, stored: SegmentRecord, ids: NDArray[np.int64]) -> bool:
+def _is_whole(folder: Path, stored: SegmentRecord, engine: str | None, ids: NDArray[np.int64]) -> bool:
     try:
         for file in stored.files:
             file.check(folder)
-        return np.array_equal(Segment.open(folder, stored).live, ids)
+        return np.array_equal(Segment.open(folder, stored, engine).live, ids)
     except RagError:
         return False
 
 
-def _vectors(folder: Path, stored: SegmentRecord) -> ScanIndex | None:
+def _vectors(folder: Path, stored: SegmentRecord, engine: str | None) -> StoredIndex | None:
     try:
-        return ScanIndex.open(stored.vectors.check(folder))
+        return open_index(engine, stored.vectors.check(folder))
     except RagError:
         return None
 
@@ -224,7 +229,7 @@ def _vectors(folder: Path, stored: SegmentRecord) -> ScanIndex | None:
 def _check_encoding(
     snapshot: Snapshot,
     ids: Sequence[NDArray[np.int64]],
-    kept: Sequence[ScanIndex | None],
+    kept: Sequence[StoredIndex | None],
     texts: Texts,
     encode: Encode,
 ) -> None:
@@ -242,10 +247,10 @@ def _check_encoding(
                 )
 
 
-def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: ScanIndex | None, texts: Texts, encode: Encode) -> Part:
+def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: StoredIndex | None, texts: Texts, encode: Encode) -> Part:
     """Vectors and postings of these chunks; the vectors from those kept, else encoded again."""
     manifest = snapshot.manifest
-    vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
+    vectors = empty_index(manifest.engine, manifest.encoder.dim, manifest.metric, manifest.codec)
     words: list[str] = []
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.collection.engine import StoredIndex, empty_index, open_index
 from rag.collection.files import FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
 from rag.errors import DamagedFileError, NotFoundError
-from rag.index import Codec, Matches, Metric, ScanIndex, merge_matches
+from rag.index import Codec, Matches, Metric, merge_matches
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
 
 __all__ = [
@@ -39,7 +40,7 @@ MOST_DELETED = 0.25
 class Part:
     """Vectors and postings over the same chunk ids, and the ids (sorted) deleted from them."""
 
-    vectors: ScanIndex
+    vectors: StoredIndex
     postings: LexicalIndex
     deleted: NDArray[np.int64]
 
@@ -76,7 +77,7 @@ class Segment(Part):
     record: SegmentRecord
 
     @classmethod
-    def open(cls, folder: Path, stored: SegmentRecord, known: Sequence[Segment] = ()) -> Segment:
+    def open(cls, folder: Path, stored: SegmentRecord, engine: str | None, known: Sequence[Segment] = ()) -> Segment:
         """Open and check the files of a segment, or take over what one of `known` has open already."""
         deleted = NONE
         if stored.tombstones is not None:
@@ -90,7 +91,7 @@ class Segment(Part):
         if postings is None:
             postings = LexicalIndex.open(stored.postings.check_size(folder))
         if vectors is None:
-            vectors = ScanIndex.open(stored.vectors.check_size(folder))
+            vectors = open_index(engine, stored.vectors.check_size(folder))
             vectors.delete(deleted)
         for file, found in ((stored.vectors, len(vectors) + len(deleted)), (stored.postings, len(postings))):
             if found != stored.chunks or len(deleted) != stored.deleted:
@@ -105,10 +106,9 @@ def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> F
     return record(folder, name)
 
 
-def merged(parts: Sequence[Part]) -> Part:
+def merged(parts: Sequence[Part], empty: Callable[[], StoredIndex]) -> Part:
     """One part that holds what is live in these."""
-    first = parts[0].vectors
-    vectors = ScanIndex(first.dim, metric=first.metric, codec=first.codec)
+    vectors = empty()
     for part in parts:
         live = part.live
         vectors.add(live, part.vectors.vectors(live))
@@ -185,7 +185,7 @@ def search_postings(
     )
 
 
-def check_settings(dim: int, metric: Metric, codec: Codec, language: str) -> None:
+def check_settings(engine: str | None, dim: int, metric: Metric, codec: Codec, language: str) -> None:
     """InputError when an index cannot be made with these."""
-    ScanIndex(dim, metric=metric, codec=codec)
+    empty_index(engine, dim, metric, codec)
     LexicalIndex.build(NONE, [], language=language)

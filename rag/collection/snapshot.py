@@ -100,6 +100,7 @@ class Snapshot:
         self._connections = connections
         self._loading = threading.Lock()
         self._segments: list[Segment] | None = None
+        self._live: NDArray[np.int64] | None = None
         self._columns: tuple[NDArray[np.int64], Columns] | None = None
         self._selected: OrderedDict[str, NDArray[np.int64]] = OrderedDict()
 
@@ -111,12 +112,19 @@ class Snapshot:
         """The segments, opened and checked at the first call; `known` ones that are unchanged are taken over."""
         with self._loading:
             if self._segments is None:
-                self._segments = [Segment.open(self.folder, record, known) for record in self.manifest.segments]
+                engine = self.manifest.engine
+                self._segments = [Segment.open(self.folder, stored, engine, known) for stored in self.manifest.segments]
             return self._segments
 
     def opened(self) -> Sequence[Segment]:
         """The segments if they have been opened."""
         return self._segments or ()
+
+    def live(self) -> NDArray[np.int64]:
+        """The ids, sorted, of the chunks in the segments; put together at the first call."""
+        if self._live is None:
+            self._live = np.concatenate([NONE, *(segment.live for segment in self.segments())])
+        return self._live
 
     # Documents and text
 

@@ -30,6 +30,7 @@ from rag.collection.database import (
     recall,
     remember,
 )
+from rag.collection.engine import Mirror, StoredIndex, empty_index
 from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.manifest import Manifest, SegmentRecord
@@ -37,7 +38,6 @@ from rag.collection.rows import Fingerprint, NewRows
 from rag.collection.segments import NONE, Part, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
 from rag.errors import CollectionError, InputError
-from rag.index import ScanIndex
 from rag.index.lexical import LexicalIndex
 from rag.types import Chunk, Document
 
@@ -61,14 +61,16 @@ class Writer:
 
     _base: Snapshot
     _next_chunk: int
-    _new_vectors: ScanIndex
+    _new_vectors: StoredIndex
     _new_texts: dict[int, str]
     _grown: NDArray[np.int64]
     _dead: list[NDArray[np.int64]]
 
-    def __init__(self, folder: Path, newest: Callable[[], Snapshot], wait: float) -> None:
+    def __init__(self, folder: Path, newest: Callable[[], Snapshot], mirror: Mirror | None, wait: float) -> None:
         self._folder = folder
         self._newest = newest
+        self._mirror = mirror
+        self._in_step = mirror is None
         self._wait = wait
         self._stack = ExitStack()
         self._db: sqlite3.Connection | None = None
@@ -204,9 +206,7 @@ class Writer:
                     self._settle(db)
                 if not db.in_transaction:
                     db.execute("BEGIN IMMEDIATE")
-                    # Rows that died at a generation are seen by readers of earlier ones only.
-                    horizon = min([self.generation, *locks.held_generations(self._folder, self.generation)])
-                    purge(db, "died <=", horizon)
+                    self._purge(db)
                 yield db
         except BaseException:
             self._rollback()
@@ -217,7 +217,17 @@ class Writer:
         self._base = self._newest()
         self._forget()
         recover(db, self._folder, self._base.manifest)
+        if self._mirror is not None and not self._in_step:
+            self._mirror.settle(db, self._base.segments())
+            self._in_step = True
         self._settled = True
+
+    def _purge(self, db: sqlite3.Connection) -> None:
+        """Drop what nobody can see: rows that died at a generation are seen by readers of earlier ones only."""
+        horizon = min([self.generation, *locks.held_generations(self._folder, self.generation)])
+        if self._mirror is not None:
+            self._mirror.delete_dead(db, horizon)
+        purge(db, "died <=", horizon)
 
     def _rollback(self) -> None:
         if self._connection.in_transaction:
@@ -229,7 +239,7 @@ class Writer:
         manifest = self._base.manifest
         self.settings = json.loads(json.dumps(dict(manifest.settings)))
         self._next_chunk = manifest.next_chunk
-        self._new_vectors = ScanIndex(manifest.encoder.dim, metric=manifest.metric, codec=manifest.codec)
+        self._new_vectors = self._empty_index()
         self._new_texts = {}
         self._grown = np.zeros(2, np.int64)  # documents, chunks
         self._dead = []
@@ -250,8 +260,7 @@ class Writer:
         if self._connection.in_transaction or len(self._base.manifest.segments) > 1 or self._base.manifest.deleted:
             self._commit(compact=True)
         with explained(self._folder):
-            horizon = min([self.generation, *locks.held_generations(self._folder, self.generation)])
-            purge(self._connection, "died <=", horizon)
+            self._purge(self._connection)
             self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -274,7 +283,11 @@ class Writer:
                         "segments": tuple(segments),
                     }
                 )
+                if self._mirror is not None:
+                    self._in_step = False
+                    self._mirror.add(np.array(list(self._new_texts), np.int64), self._new_vectors)
                 publish(db, self._folder, manifest)
+                self._in_step = True
             except BaseException:
                 if db.in_transaction:
                     db.rollback()
@@ -285,7 +298,15 @@ class Writer:
         self._settled = False
         with explained(self._folder):
             self._settle(db)
+        if self._mirror is not None:
+            # It has no generations of its own. What cannot be deleted from it now is deleted before the next change.
+            with suppress(CollectionError), self._changing() as db:
+                db.commit()
         return self.generation
+
+    def _empty_index(self) -> StoredIndex:
+        manifest = self._base.manifest
+        return empty_index(manifest.engine, manifest.encoder.dim, manifest.metric, manifest.codec)
 
     def _segments(self, numbers: Iterator[int], *, compact: bool) -> list[SegmentRecord]:
         """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
@@ -308,7 +329,7 @@ class Writer:
             if not any(len(part.deleted) < len(part.ids) for part in run):
                 pass  # nothing is left of it
             elif at in runs and not (stored is None and end == at + 1):
-                records.append(merged(run).write(self._folder, next(numbers)))
+                records.append(merged(run, self._empty_index).write(self._folder, next(numbers)))
             elif stored is None:
                 records.append(run[0].write(self._folder, next(numbers)))
             elif len(run[0].deleted) > stored.deleted:

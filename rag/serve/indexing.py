@@ -61,6 +61,12 @@ def index(
     exclude: Annotated[list[str], typer.Option(help="Not what fits this pattern; repeatable.")] = [],  # noqa: B006
     encoder: Annotated[str | None, typer.Option(help="Encoder of a new collection, e.g. all-MiniLM-L6-v2.")] = None,
     codec: Annotated[Codec, typer.Option(help="How a new collection keeps vectors.")] = Codec.float32,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Engine of a new collection: faiss, milvus, or milvus://HOST:PORT/DATABASE; ours if left out."
+        ),
+    ] = None,
     language: Annotated[str, typer.Option(help="Language of a new collection's words, for BM25.")] = "english",
     json_out: Json = False,
 ) -> None:
@@ -70,6 +76,7 @@ def index(
     interrupted run goes on where it was. The settings of the first run stay in force unless they are given again.
     """
     from rag.collection import Collection
+    from rag.index.engines import canonical_uri
     from rag.operators.indexing.ingest import index_paths
     from rag.serve import show
     from rag.serve.config import load_config
@@ -81,7 +88,13 @@ def index(
             raise NotFoundError(f"there is no file or folder {str(path)!r}")
     if Collection.exists(kb):
         collection = Collection.open(kb)
-        made_with = collection.info().encoder
+        made_with, kept_in = collection.info().encoder, collection.info().engine
+        if engine is not None and canonical_uri(engine) != kept_in:
+            collection.close()
+            raise ConfigError(
+                f"{kb} was made with {kept_in or 'our own engine'}, not {canonical_uri(engine)}",
+                hint="a collection keeps one engine: name a new folder, or leave --engine out",
+            )
         if encoder is not None and encoder != made_with:
             collection.close()
             raise ConfigError(
@@ -91,7 +104,7 @@ def index(
     else:
         chosen = encoder or load_config().encoder
         given: dict[str, Any] = {"encoder": chosen} if chosen else {}
-        collection = Collection.create(kb, codec=codec.value, language=language, **given)
+        collection = Collection.create(kb, codec=codec.value, engine=engine, language=language, **given)
     with collection:
         settings = _settings(collection, chunker, chunk_size, overlap, small_to_big, include, exclude)
         with _progress() as progress:
@@ -227,6 +240,7 @@ def info(
             ("chunks", f"{facts.chunks} in {facts.segments} segments ({facts.deleted} deleted, not yet merged away)"),
             ("generation", f"{facts.generation}, of {facts.updated:%Y-%m-%d %H:%M:%S} UTC"),
             ("encoder", f"{facts.encoder}, {facts.dim} dimensions, {facts.metric}, kept as {facts.codec}"),
+            ("engine", facts.engine or "our own"),
             ("words", facts.language),
             ("size", sizes),
             ("metadata", ", ".join(fields) or "-"),

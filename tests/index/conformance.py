@@ -6,6 +6,7 @@ The reference is a brute-force search in float64.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -49,6 +50,8 @@ class VectorIndexConformance:
     precision: ClassVar[float] = 3e-6
     """How far a score may be off, relative to the lengths of query and vector."""
     least_recall: ClassVar[float] = 1.0
+    exact: ClassVar[bool] = True
+    """Whether equal questions get equal answers, to the bit. Where not, the share that does is `least_recall`."""
 
     def make(self, dim: int) -> VectorIndex:
         raise NotImplementedError
@@ -86,8 +89,16 @@ class VectorIndexConformance:
             (scores[:, :-1] == scores[:, 1:]) & (found.ids[:, : n - 1] < found.ids[:, 1:n])
         )
         assert falls.all(), "results are not ordered by score, then id"
-        best = -np.sort(-reference, axis=1)[:, :n]
-        assert np.mean(scores >= best - 2 * tolerance) >= self.least_recall, "a better vector was missed"
+        worst = -np.sort(-reference, axis=1)[:, n - 1 : n]
+        missed = np.count_nonzero(scores < worst - 2 * tolerance)
+        # Of an approximate engine, few results may hold one miss, whatever share of them that is.
+        assert missed <= math.ceil((1 - self.least_recall) * scores.size), "a better vector was missed"
+
+    def agree(self, one: Matches, other: Matches) -> bool:
+        """Whether two answers to the same question are the same, as far as this engine promises that."""
+        if self.exact:
+            return bool((one.ids == other.ids).all() and (one.scores == other.scores).all())
+        return bool(np.mean(one.ids == other.ids) >= self.least_recall)
 
     def filled(self, rng: np.random.Generator, n: int, dim: int) -> tuple[VectorIndex, Ids, Floats]:
         index = self.make(dim)
@@ -127,7 +138,7 @@ class VectorIndexConformance:
         rng = np.random.default_rng(1)
         index, ids, vectors = self.filled(rng, 200, 32)
         if self.metric != "ip":
-            assert (index.search(vectors, 1).ids[:, 0] == ids).all()
+            assert np.mean(index.search(vectors, 1).ids[:, 0] == ids) >= self.least_recall
 
     @pytest.mark.parametrize("q", [1, 30])
     def test_ties_go_to_the_smaller_id(self, q: int) -> None:
@@ -136,7 +147,10 @@ class VectorIndexConformance:
         ids = rng.permutation(400).astype(np.int64)
         index.add(ids, np.tile(random_vectors(rng, 1, 24), (400, 1)))
         found = index.search(random_vectors(rng, q, 24), 50)
-        assert (found.ids == np.arange(50)).all()
+        if self.exact:
+            assert (found.ids == np.arange(50)).all()
+        else:
+            assert (np.diff(found.ids) > 0).all()
 
     @pytest.mark.parametrize("q", [2, 33, 600])
     def test_a_batch_answers_as_its_queries_one_by_one(self, q: int) -> None:
@@ -146,8 +160,7 @@ class VectorIndexConformance:
         together = index.search(queries, 10)
         for i in range(0, q, max(q // 20, 1)):
             alone = index.search(queries[i : i + 1], 10)
-            np.testing.assert_array_equal(together.ids[i], alone.ids[0])
-            np.testing.assert_array_equal(together.scores[i], alone.scores[0])
+            assert self.agree(Matches(together.ids[i : i + 1], together.scores[i : i + 1]), alone)
 
     def test_threads_change_nothing(self) -> None:
         rng = np.random.default_rng(3)
@@ -156,8 +169,7 @@ class VectorIndexConformance:
         one = index.search(queries, 10, threads=1)
         for threads in (0, 2, 5):
             more = index.search(queries, 10, threads=threads)
-            np.testing.assert_array_equal(one.ids, more.ids)
-            np.testing.assert_array_equal(one.scores, more.scores)
+            assert self.agree(one, more)
 
     def test_parts_of_a_collection_merge_to_the_whole(self) -> None:
         rng = np.random.default_rng(4)
@@ -234,7 +246,7 @@ class VectorIndexConformance:
         kept = np.r_[0:10, 33:40, 50:333]
         assert (again.dim, again.metric, len(again)) == (30, self.metric, len(kept))
         self.check(again.search(queries, 11), queries, 11, ids[kept], vectors[kept])
-        np.testing.assert_array_equal(index.search(queries, 11).scores, again.search(queries, 11).scores)
+        assert self.agree(index.search(queries, 11), again.search(queries, 11))
 
     def test_searches_run_beside_each_other_and_beside_writers(self) -> None:
         rng = np.random.default_rng(8)
@@ -244,8 +256,7 @@ class VectorIndexConformance:
         expected = index.search(queries, 5, threads=1)
 
         def search(_: int) -> bool:
-            found = index.search(queries, 5, filter=own, threads=1)
-            return bool((found.ids == expected.ids).all() and (found.scores == expected.scores).all())
+            return self.agree(index.search(queries, 5, filter=own, threads=1), expected)
 
         def write(_: int) -> bool:
             for start in range(0, 400, 20):
