@@ -1,12 +1,12 @@
 // The vector store and the searches over it. Locks are only taken with the GIL released, so that a search which asks
 // Python for signals cannot meet a writer that holds the one and waits for the other.
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <mutex>
 #include <utility>
 
+#include "arrays.h"
 #include "bindings.h"
 #include "errors.h"
 #include "scan.h"
@@ -18,30 +18,11 @@ using namespace nb::literals;
 namespace {
 
 using rag::VectorStore;
-using IdArray = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-std::span<const int64_t> span(const IdArray& ids) { return {ids.data(), ids.size()}; }
-
-std::span<const std::byte> span(const ByteArray& bytes) {
-    return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
-}
-
 rag::Metric metric_named(const std::string& name) {
     if (name == "ip") return rag::Metric::ip;
     if (name == "cosine") return rag::Metric::cosine;
     if (name == "l2") return rag::Metric::l2;
     throw rag::InputError("metric '" + name + "' is not known", "known: ip, cosine, l2");
-}
-
-// A new array [n, m], with the memory that its elements are to be written to.
-template <class T>
-std::pair<nb::ndarray<nb::numpy, T, nb::ndim<2>>, T*> new_matrix(size_t n, size_t m) {
-    T* data = new T[n * m];
-    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-    return {nb::ndarray<nb::numpy, T, nb::ndim<2>>(data, {n, m}, owner), data};
 }
 
 // The rows of a matrix, each padded with zeros to whole cache lines.
@@ -98,11 +79,6 @@ size_t counted(const VectorStore& store) {
     return (store.*Count)();
 }
 
-void check_signals() {
-    const nb::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals()) throw nb::python_error();
-}
-
 nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k,
                      const std::optional<IdArray>& filter, size_t rerank, size_t threads) {
     const size_t n = queries.shape(0);
@@ -112,8 +88,7 @@ nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_
         const nb::gil_scoped_release release;
         std::optional<std::span<const int64_t>> allowed;
         if (filter) allowed = span(*filter);
-        if (threads == 0) threads = std::max(std::thread::hardware_concurrency(), 1u);
-        rag::scan(store, queries.data(), n, k, allowed, rerank, threads, check_signals, id_data, score_data);
+        rag::scan(store, queries.data(), n, k, allowed, rerank, thread_count(threads), signals(), id_data, score_data);
     }
     return nb::make_tuple(ids, scores);
 }

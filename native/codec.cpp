@@ -11,7 +11,7 @@ namespace rag {
 namespace {
 
 // LVQ: Aguerrebere et al., PVLDB 2023; RaBitQ: Gao and Long, SIGMOD 2024; LeanVec: Tepper et al., TMLR 2024.
-constexpr std::array<PackedForm, 7> kPacked{{
+constexpr std::array<PackedForm, 8> kPacked{{
     {"lvq8", "adaptive12", 8, false, false, 2, 32},
     {"lvq4x4", "adaptive8", 4, false, false, 3, 32},
     {"lvq4x8", "adaptive12", 4, false, false, 3, 32},
@@ -19,6 +19,7 @@ constexpr std::array<PackedForm, 7> kPacked{{
     {"rabitq2", "adaptive12", 2, true, true, 10, 50},
     {"rabitq4", "adaptive12", 4, true, true, 3, 32},
     {"leanvec", "adaptive12", 2, true, true, 10, 50},
+    {"leanvec4", "adaptive12", 4, true, true, 3, 32},
 }};
 
 }  // namespace

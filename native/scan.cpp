@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-#include "topk.h"
+#include "rank.h"
 
 namespace rag {
 
@@ -134,20 +134,6 @@ private:
     size_t block_rows_;
     std::unique_ptr<Queries> prepared_;
 };
-
-// Gives candidates the score of the exact tier, computed alone, so that it depends on nothing but the pair.
-void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vector<Candidate>& found) {
-    const size_t kept = tier.codec->factors();
-    std::vector<const std::byte*> rows(found.size() + kMaxTile, tier.codes[0]);
-    std::vector<float> factors(rows.size() * kept), scores(found.size());
-    for (size_t i = 0; i < found.size(); ++i) {
-        rows[i] = tier.codes[found[i].row];
-        if (kept) std::copy_n(tier.factors_of(found[i].row), kept, factors.data() + i * kept);
-    }
-    prepared.rows(query, {rows.data(), factors.data(), found.size()}, scores.data());
-    for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
-    std::sort(found.begin(), found.end(), better);
-}
 
 void scan_group(const VectorStore& store, const RowSet& rows, const float* queries, size_t n, size_t k, size_t rerank,
                 size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {

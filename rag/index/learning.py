@@ -20,7 +20,7 @@ from rag.index.protocol import Metric
 __all__ = ["Learned", "learn", "learns"]
 
 MOST_ROWS = 50_000
-REDUCED = 208
+REDUCED = {"leanvec": 208, "leanvec4": 232}
 _SEED = 20240101
 _RIDGE = 1e-3
 
@@ -59,7 +59,7 @@ def learn(
         asked = None if queries is None or not len(queries) else _unit(_some(queries, rng), metric)
         if asked is not None and metric == "l2":
             asked = asked - mean.astype(np.float32)
-        base, query = _directions(spread, asked, min(REDUCED, dim))
+        base, query = _directions(spread, asked, min(REDUCED[codec], dim))
         turn = _rotation(len(base), rng)
         base, query = turn @ base, turn @ query
     return Learned(_float32(mean), _float32(base), _float32(query))

@@ -22,7 +22,7 @@ from rag.index.protocol import Matches, Metric
 __all__ = ["CODECS", "Codec", "ScanIndex", "ScanStats"]
 
 Codec: TypeAlias = Literal[
-    "float32", "float16", "int8", "lvq8", "lvq4x8", "lvq4x4", "rabitq1", "rabitq2", "rabitq4", "leanvec"
+    "float32", "float16", "int8", "lvq8", "lvq4x8", "lvq4x4", "rabitq1", "rabitq2", "rabitq4", "leanvec", "leanvec4"
 ]
 """float32: as given. float16: half the bytes, numbers rounded to 11 bits, magnitudes to 65504.
 
