@@ -80,15 +80,13 @@ size_t counted(const VectorStore& store) {
 }
 
 nb::tuple scan_store(const VectorStore& store, const FloatMatrix& queries, size_t k,
-                     const std::optional<IdArray>& filter, size_t rerank, size_t threads) {
+                     const rag::Filter* filter, size_t rerank, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
     {
         const nb::gil_scoped_release release;
-        std::optional<std::span<const int64_t>> allowed;
-        if (filter) allowed = span(*filter);
-        rag::scan(store, queries.data(), n, k, allowed, rerank, thread_count(threads), signals(), id_data, score_data);
+        rag::scan(store, queries.data(), n, k, filter, rerank, thread_count(threads), signals(), id_data, score_data);
     }
     return nb::make_tuple(ids, scores);
 }
@@ -146,6 +144,9 @@ void attach(VectorStore& store, size_t n, const nb::dict& sections) {
 }  // namespace
 
 void bind_store(nb::module_& m) {
+    nb::class_<rag::Filter>(m, "Filter")
+        .def("__init__", [](rag::Filter* self, const IdArray& ids) { new (self) rag::Filter(span(ids)); }, "ids"_a)
+        .def("__len__", &rag::Filter::size);
     nb::class_<VectorStore>(m, "VectorStore")
         .def(
             "__init__",
@@ -161,7 +162,7 @@ void bind_store(nb::module_& m) {
         .def("add", add_vectors, "ids"_a, "vectors"_a)
         .def("remove", remove_ids, "ids"_a)
         .def("vectors", decode, "ids"_a)
-        .def("scan", scan_store, "queries"_a, "k"_a, "filter"_a = nb::none(), "rerank"_a = 0, "threads"_a = 0)
+        .def("scan", scan_store, "queries"_a, "k"_a, "filter"_a.none() = nb::none(), "rerank"_a = 0, "threads"_a = 0)
         .def("parts", [](nb::object self) { return parts(std::move(self)); })
         .def("part_sizes", part_sizes, "n"_a)
         .def("attach", attach, "n"_a, "sections"_a);

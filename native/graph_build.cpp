@@ -5,6 +5,8 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <random>
+#include <utility>
 
 #include "graph.h"
 #include "walk.h"
@@ -13,11 +15,10 @@ namespace rag {
 
 namespace {
 
-constexpr size_t kFirstBatch = 64;     // the first rows are compared with one another, all of them
+constexpr size_t kFirstBatch = 64;  // the first rows are compared with one another, all of them
 constexpr size_t kLargestBatch = 2048;
-constexpr size_t kBatchShare = 16;     // a batch is at most one row for so many that are linked
-constexpr size_t kChunk = 16;          // rows that a thread takes at a time
-constexpr float kSlack = 0.125f;       // share of its links that a full row gives up, so that it is not full again at once
+constexpr size_t kBatchShare = 16;  // a batch is at most one row for so many that are linked
+constexpr size_t kChunk = 16;       // rows that a thread takes at a time
 
 // Vectors spread out for comparing them with one another by Euclidean distance. Under inner product a component is
 // added in thought that makes all vectors equally long, as far as the longest: then the nearest are those with the
@@ -68,21 +69,31 @@ public:
         : graph_(graph), store_(graph.store_), degree_(graph.form_.degree), threads_(threads), interrupt_(interrupt),
           workers_(threads) {}
 
-    void grow() {
-        while (graph_.rows_ < store_.rows()) {
-            const size_t first = graph_.rows_, left = store_.rows() - first;
-            const size_t most = first ? std::clamp(first / kBatchShare, size_t{1}, kLargestBatch) : kFirstBatch;
-            std::vector<uint32_t> rows(std::min(left, most));
-            std::iota(rows.begin(), rows.end(), static_cast<uint32_t>(first));
-            batch(rows);
-        }
-    }
-
-    void refine() {
-        for (size_t first = 0; first < graph_.rows_; first += kLargestBatch) {
-            std::vector<uint32_t> rows(std::min(kLargestBatch, graph_.rows_ - first));
-            std::iota(rows.begin(), rows.end(), static_cast<uint32_t>(first));
-            batch(rows);
+    void grow(size_t hold_back) {
+        const size_t known = graph_.rows_ - graph_.waiting_.size(), total = store_.rows();
+        std::vector<uint32_t> order = std::exchange(graph_.waiting_, {});
+        for (size_t row = graph_.rows_; row < total; ++row) order.push_back(static_cast<uint32_t>(row));
+        // Rows that come sorted, by topic say, would find none of their neighbours there yet, or nothing else.
+        std::shuffle(order.begin(), order.end(), std::mt19937_64(graph_.form_.seed + known));
+        hold_back = std::min(hold_back, order.size());
+        graph_.waiting_.assign(order.end() - hold_back, order.end());
+        order.resize(order.size() - hold_back);
+        // While there is much to do a row takes more links than it may keep: it chooses among them more seldom.
+        const bool bulk = order.size() > known;
+        extend(total, bulk ? degree_ + degree_ / 2 : degree_);
+        linked_ = known;
+        try {
+            for (size_t pass = 0; pass < (bulk ? graph_.form_.passes : 1); ++pass)
+                for (size_t first = 0; first < order.size();) {
+                    const size_t most = linked_ ? std::clamp(linked_ / kBatchShare, size_t{1}, kLargestBatch) : kFirstBatch;
+                    const size_t n = std::min(most, order.size() - first);
+                    batch(std::span(order).subspan(first, n), pass == 0);
+                    first += n;
+                }
+            if (bulk) settle();
+        } catch (...) {
+            extend(total, degree_);
+            throw;
         }
     }
 
@@ -90,12 +101,13 @@ public:
         std::shared_lock lock(store_.mutex());
         const Bitmap& dead = store_.dead();
         std::vector<uint32_t> touched;
+        const size_t room = graph_.room_;
         for (uint32_t row = 0; row < graph_.rows_; ++row) {
             const auto own = linked(row);
             if (!dead[row] && std::any_of(own.begin(), own.end(), [&](uint32_t to) { return dead[to]; }))
                 touched.push_back(row);
         }
-        std::vector<uint32_t> links(touched.size() * degree_, kNoRow);
+        std::vector<uint32_t> links(touched.size() * room, kNoRow);
         each(touched.size(), [&](Worker& worker, size_t i) {
             worker.candidates.clear();
             for (const uint32_t to : linked(touched[i])) {
@@ -106,14 +118,15 @@ public:
                 for (const uint32_t beyond : linked(to))
                     if (!dead[beyond] && beyond != touched[i]) worker.candidates.push_back(beyond);
             }
-            prune(worker, touched[i], degree_, links.data() + i * degree_);
+            prune(worker, touched[i], degree_, links.data() + i * room);
         });
-        store_changed(lock, touched, links, graph_.rows_);
+        lock.unlock();
+        commit(touched, links);
     }
 
 private:
     struct Worker {  // what one thread needs for itself
-        explicit Worker(const Graph& graph) : spread(graph.store()), walk(graph, graph.store().primary()) {}
+        explicit Worker(const Graph& graph) : spread(graph.store()) {}
         Spread spread;
         Walk walk;
         std::vector<uint32_t> candidates, open;
@@ -122,7 +135,7 @@ private:
 
     std::span<const uint32_t> linked(size_t row) const {
         const uint32_t* links = graph_.links(row);
-        return {links, static_cast<size_t>(std::find(links, links + degree_, kNoRow) - links)};
+        return {links, static_cast<size_t>(std::find(links, links + graph_.room_, kNoRow) - links)};
     }
 
     template <class Work>
@@ -134,56 +147,76 @@ private:
         });
     }
 
-    void batch(const std::vector<uint32_t>& rows) {
+    void batch(std::span<const uint32_t> rows, bool first_time) {
         std::shared_lock lock(store_.mutex());
         measure(rows);
-        std::vector<uint32_t> links(rows.size() * degree_, kNoRow);
+        const size_t room = graph_.room_;
+        std::vector<uint32_t> links(rows.size() * room, kNoRow);
         each(rows.size(), [&](Worker& worker, size_t i) {
             worker.candidates.clear();
-            if (graph_.rows_ == 0)
-                worker.candidates = rows;
+            if (linked_ == 0)
+                worker.candidates.assign(rows.begin(), rows.end());
             else
                 near(worker, rows[i]);
             std::erase(worker.candidates, rows[i]);
-            prune(worker, rows[i], degree_, links.data() + i * degree_);
+            prune(worker, rows[i], degree_, links.data() + i * room);
         });
+        lock.unlock();
+        commit(rows, links);
 
         // The way back: every row learns who links to it, and chooses anew when there is no room.
         std::vector<std::pair<uint32_t, uint32_t>> back;
         for (size_t i = 0; i < rows.size(); ++i)
-            for (size_t j = 0; j < degree_ && links[i * degree_ + j] != kNoRow; ++j)
-                back.emplace_back(links[i * degree_ + j], rows[i]);
+            for (size_t j = 0; j < room && links[i * room + j] != kNoRow; ++j)
+                back.emplace_back(links[i * room + j], rows[i]);
         std::sort(back.begin(), back.end());
         std::vector<size_t> starts;
         for (size_t i = 0; i < back.size(); ++i)
             if (i == 0 || back[i].first != back[i - 1].first) starts.push_back(i);
-        std::vector<uint32_t> targets(starts.size()), target_links(starts.size() * degree_, kNoRow);
-        const size_t known = graph_.rows_, from = rows.front();
+        std::vector<uint32_t> targets(starts.size());
+        links.assign(starts.size() * room, kNoRow);
+        lock.lock();
         each(starts.size(), [&](Worker& worker, size_t i) {
             const uint32_t target = targets[i] = back[starts[i]].first;
             const size_t end = i + 1 < starts.size() ? starts[i + 1] : back.size();
-            const bool own_new = target >= from && target < from + rows.size();
-            std::span<const uint32_t> before;
-            if (own_new) {
-                const uint32_t* own = links.data() + (target - from) * degree_;
-                before = {own, static_cast<size_t>(std::find(own, own + degree_, kNoRow) - own)};
-            } else if (target < known) {
-                before = linked(target);
-            }
-            worker.candidates.assign(before.begin(), before.end());
-            for (size_t j = starts[i]; j < end; ++j) worker.candidates.push_back(back[j].second);
-            std::sort(worker.candidates.begin(), worker.candidates.end());
-            worker.candidates.erase(std::unique(worker.candidates.begin(), worker.candidates.end()), worker.candidates.end());
-            uint32_t* to = target_links.data() + i * degree_;
-            if (worker.candidates.size() <= degree_)
-                std::copy(worker.candidates.begin(), worker.candidates.end(), to);
+            const std::span<const uint32_t> before = linked(target);
+            auto& candidates = worker.candidates;
+            candidates.assign(before.begin(), before.end());
+            for (size_t j = starts[i]; j < end; ++j)
+                if (std::find(before.begin(), before.end(), back[j].second) == before.end())
+                    candidates.push_back(back[j].second);
+            if (candidates.size() <= room)
+                std::copy(candidates.begin(), candidates.end(), links.data() + i * room);
             else
-                prune(worker, target, degree_ - static_cast<size_t>(kSlack * static_cast<float>(degree_)), to);
+                prune(worker, target, room > degree_ ? degree_ : degree_ - degree_ / 8, links.data() + i * room);
         });
-        std::vector<uint32_t> changed = rows;
-        changed.insert(changed.end(), targets.begin(), targets.end());
-        links.insert(links.end(), target_links.begin(), target_links.end());
-        store_changed(lock, changed, links, std::max<size_t>(known, rows.back() + 1));
+        lock.unlock();
+        commit(targets, links);
+        if (!first_time) return;
+        const std::unique_lock writing(store_.mutex());
+        for (const uint32_t row : rows) graph_.enter(row);
+        linked_ += rows.size();
+    }
+
+    // Every row keeps as many links as it may.
+    void settle() {
+        std::vector<uint32_t> rows;
+        for (uint32_t row = 0; row < graph_.rows_; ++row)
+            if (linked(row).size() > degree_) rows.push_back(row);
+        const size_t room = graph_.room_;
+        for (size_t first = 0; first < rows.size(); first += kLargestBatch) {
+            const auto some = std::span(rows).subspan(first, std::min(kLargestBatch, rows.size() - first));
+            std::vector<uint32_t> links(some.size() * room, kNoRow);
+            std::shared_lock lock(store_.mutex());
+            each(some.size(), [&](Worker& worker, size_t i) {
+                const auto own = linked(some[i]);
+                worker.candidates.assign(own.begin(), own.end());
+                prune(worker, some[i], degree_, links.data() + i * room);
+            });
+            lock.unlock();
+            commit(some, links);
+        }
+        extend(graph_.rows_, degree_);
     }
 
     // Rows near one, as a search finds them.
@@ -191,12 +224,11 @@ private:
         worker.spread.load(0, row, graph_.longest_);
         const auto queries = store_.primary().codec->prepare(worker.spread[0], 1, false);
         const size_t window = graph_.form_.window;
-        worker.walk.start(*queries, 0, graph_.entries_, {window, window}, nullptr);
+        worker.walk.start(graph_, *queries, 0, graph_.entries_, {window, window}, nullptr);
         while (worker.walk.step()) {}
         const Pool& found = worker.walk.found();
         for (size_t i = 0; i < found.size(); ++i) worker.candidates.push_back(found.row(i));
-        const auto own = row < graph_.rows_ ? linked(row) : std::span<const uint32_t>();
-        for (const uint32_t to : own)
+        for (const uint32_t to : linked(row))
             if (std::find(worker.candidates.begin(), worker.candidates.end(), to) == worker.candidates.end())
                 worker.candidates.push_back(to);
     }
@@ -239,7 +271,7 @@ private:
     }
 
     // The longest vector so far, squared.
-    void measure(const std::vector<uint32_t>& rows) {
+    void measure(std::span<const uint32_t> rows) {
         if (store_.metric() != Metric::ip) return;
         std::vector<float> vector(store_.dim());
         const Tier& tier = store_.finest();
@@ -249,27 +281,27 @@ private:
         }
     }
 
-    void store_changed(std::shared_lock<std::shared_mutex>& reading, const std::vector<uint32_t>& rows,
-                       const std::vector<uint32_t>& links, size_t size) {
-        reading.unlock();
+    void extend(size_t rows, size_t room) {
         const std::unique_lock writing(store_.mutex());
-        uint32_t* all = graph_.own_links(size);
+        graph_.extend(rows, room);
+    }
+    void commit(std::span<const uint32_t> rows, const std::vector<uint32_t>& links) {
+        const std::unique_lock writing(store_.mutex());
+        const size_t room = graph_.room_;
         for (size_t i = 0; i < rows.size(); ++i)
-            std::copy_n(links.data() + i * degree_, degree_, all + rows[i] * degree_);
-        if (size == graph_.rows_) return;
-        graph_.rows_ = size;
-        graph_.choose_entries();
+            std::copy_n(links.data() + i * room, room, graph_.own_links() + rows[i] * room);
     }
 
     Graph& graph_;
     const VectorStore& store_;
-    size_t degree_, threads_;
+    size_t degree_, threads_, linked_ = 0;
     const Interrupt& interrupt_;
     std::vector<std::unique_ptr<Worker>> workers_;
 };
 
-void Graph::grow(size_t threads, const Interrupt& interrupt) { GraphBuilder(*this, threads, interrupt).grow(); }
-void Graph::refine(size_t threads, const Interrupt& interrupt) { GraphBuilder(*this, threads, interrupt).refine(); }
+void Graph::grow(size_t hold_back, size_t threads, const Interrupt& interrupt) {
+    GraphBuilder(*this, threads, interrupt).grow(hold_back);
+}
 void Graph::consolidate(size_t threads, const Interrupt& interrupt) {
     GraphBuilder(*this, threads, interrupt).consolidate();
 }

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <memory>
 #include <mutex>
 
 #include "graph.h"
 #include "rank.h"
+#include "scan.h"
 #include "walk.h"
 
 namespace rag {
@@ -14,6 +16,16 @@ namespace {
 constexpr size_t kTogether = 4;   // walks that take turns on one thread, so that none waits for memory
 constexpr size_t kChunk = 64;     // queries that a thread takes at a time
 constexpr size_t kFilterEntries = 256;
+
+// Rows that are scanned in the time in which a walk expands one: it scores most of its links, if it does not look beyond
+// them for rows that pass.
+constexpr size_t kScannedLinks = 2;
+
+// Whether scanning costs less than walking. Where it costs little more it is still preferred: it misses less.
+bool worth_scanning(const Graph& graph, const RowSet& rows, Effort effort) {
+    const size_t step = graph.form().degree * (rows.all() ? kScannedLinks : 2 * kScannedLinks);
+    return rows.size() <= effort.window * step;
+}
 
 // Rows of a filter spread over it, where a walk among them begins.
 std::vector<uint32_t> spread_entries(const RowSet& rows) {
@@ -25,34 +37,34 @@ std::vector<uint32_t> spread_entries(const RowSet& rows) {
 
 }  // namespace
 
-void walk(const Graph& graph, const float* queries, size_t n, size_t k, std::optional<std::span<const int64_t>> filter,
-          Effort effort, size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
+void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Filter* filter, Effort effort,
+          size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
     const VectorStore& store = graph.store();
     const std::vector<float> ready = store.checked_queries(queries, n);
     std::fill_n(ids, n * k, int64_t{-1});
     std::fill_n(scores, n * k, -std::numeric_limits<float>::infinity());
 
     const std::shared_lock lock(store.mutex());
-    const RowSet rows = store.select(filter);
-    if (rows.size() == 0 || graph.size() == 0) return;
-    std::optional<Bitmap> passing;
-    std::vector<uint32_t> among;
-    if (!rows.all()) {
-        passing.emplace(store.rows());
-        for (size_t i = 0; i < rows.size(); ++i) passing->set(rows[i]);
-        among = spread_entries(rows);
+    const std::shared_ptr<const Selection> selected = filter ? filter->in(store) : store.select();
+    const RowSet& rows = selected->rows;
+    if (worth_scanning(graph, rows, effort)) {
+        scan_rows(store, rows, ready.data(), n, k, effort.rerank, threads, interrupt, ids, scores);
+        return;
     }
-    const std::span<const uint32_t> entries = rows.all() ? graph.entries() : std::span<const uint32_t>(among);
+    const size_t scan_rerank = effort.rerank;
+    if (effort.rerank == 0) effort.rerank = std::clamp(store.primary().codec->candidates(k), k, std::max(2 * effort.window, k));
+    const Bitmap* const passing = rows.all() ? nullptr : &selected->passing;
+    const std::vector<uint32_t> among = passing ? spread_entries(rows) : std::vector<uint32_t>();
+    const std::span<const uint32_t> entries = passing ? std::span<const uint32_t>(among) : graph.entries();
     const Tier& tier = store.primary();
     const Tier& finest = store.finest();
 
     struct Slot {
-        std::unique_ptr<Walk> walk;
+        Walk walk;
         size_t query = 0;
         bool busy = false;
     };
-    std::vector<std::vector<Slot>> slots(threads);
-    parallel((n + kChunk - 1) / kChunk, threads, interrupt, [&](size_t chunk, size_t thread) {
+    parallel((n + kChunk - 1) / kChunk, threads, interrupt, [&](size_t chunk, size_t) {
         const size_t first = chunk * kChunk, count = std::min(kChunk, n - first);
         const float* own = ready.data() + first * store.dim();
         const auto prepared = tier.codec->prepare(own, count, false);
@@ -60,7 +72,7 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, std::opt
         std::vector<Candidate> found;
         const auto finish = [&](const Slot& slot) {
             found.clear();
-            const Pool& pool = slot.walk->found();
+            const Pool& pool = slot.walk.found();
             for (size_t i = 0; i < std::min(pool.size(), effort.rerank); ++i)
                 found.push_back({pool.score(i), pool.row(i), store.ids()[pool.row(i)]});
             if (exact)
@@ -72,20 +84,18 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, std::opt
                 scores[(first + slot.query) * k + i] = found[i].score;
             }
         };
-        std::vector<Slot>& mine = slots[thread];
-        mine.resize(std::max(mine.size(), std::min(kTogether, count)));
+        thread_local std::array<Slot, kTogether> slots;
         size_t next = 0, busy = 0;
         do {
             busy = 0;
-            for (Slot& slot : mine) {
+            for (Slot& slot : slots) {
                 if (!slot.busy) {
                     if (next == count) continue;
-                    if (!slot.walk) slot.walk = std::make_unique<Walk>(graph, tier);
                     slot.query = next++;
-                    slot.walk->start(*prepared, slot.query, entries, effort, passing ? &*passing : nullptr);
+                    slot.walk.start(graph, *prepared, slot.query, entries, effort, passing);
                     slot.busy = true;
                 }
-                if (!slot.walk->step()) {
+                if (!slot.walk.step()) {
                     finish(slot);
                     slot.busy = false;
                 }
@@ -93,6 +103,12 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, std::opt
             }
         } while (busy);
     });
+    // A walk may end on an island, above all among few rows that pass: what exists is found all the same.
+    const size_t wanted = std::min(k, rows.size());
+    for (size_t q = 0; q < n; ++q)
+        if (ids[q * k + wanted - 1] < 0)
+            scan_rows(store, rows, ready.data() + q * store.dim(), 1, k, scan_rerank, threads, interrupt, ids + q * k,
+                      scores + q * k);
 }
 
 }  // namespace rag

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <utility>
 
 namespace rag {
 
@@ -16,6 +17,10 @@ public:
 
     std::byte* data() const { return data_; }
     void reserve(size_t bytes);  // grows at least by half; throws std::bad_alloc
+    void swap(Buffer& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(capacity_, other.capacity_);
+    }
 
 private:
     std::byte* data_ = nullptr;

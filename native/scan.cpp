@@ -161,21 +161,25 @@ void scan_group(const VectorStore& store, const RowSet& rows, const float* queri
 
 }  // namespace
 
-void scan(const VectorStore& store, const float* queries, size_t n, size_t k,
-          std::optional<std::span<const int64_t>> filter, size_t rerank, size_t threads, const Interrupt& interrupt,
-          int64_t* ids, float* scores) {
+void scan_rows(const VectorStore& store, const RowSet& rows, const float* queries, size_t n, size_t k, size_t rerank,
+               size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
+    for (size_t first = 0; first < n; first += kGroup) {
+        const size_t count = std::min(kGroup, n - first);
+        const size_t useful = std::max<size_t>(rows.size() * count * store.dim() / kWorthAThread, 1);
+        scan_group(store, rows, queries + first * store.dim(), count, k, rerank, std::min(threads, useful), interrupt,
+                   ids + first * k, scores + first * k);
+    }
+}
+
+void scan(const VectorStore& store, const float* queries, size_t n, size_t k, const Filter* filter, size_t rerank,
+          size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
     const std::vector<float> ready = store.checked_queries(queries, n);
     std::fill_n(ids, n * k, int64_t{-1});
     std::fill_n(scores, n * k, -std::numeric_limits<float>::infinity());
 
     const std::shared_lock lock(store.mutex());
-    const RowSet rows = store.select(filter);
-    for (size_t first = 0; first < n; first += kGroup) {
-        const size_t count = std::min(kGroup, n - first);
-        const size_t useful = std::max<size_t>(rows.size() * count * store.dim() / kWorthAThread, 1);
-        scan_group(store, rows, ready.data() + first * store.dim(), count, k, rerank, std::min(threads, useful), interrupt,
-                   ids + first * k, scores + first * k);
-    }
+    const std::shared_ptr<const Selection> selected = filter ? filter->in(store) : store.select();
+    scan_rows(store, selected->rows, ready.data(), n, k, rerank, threads, interrupt, ids, scores);
 }
 
 }  // namespace rag

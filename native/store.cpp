@@ -56,6 +56,7 @@ void VectorStore::attach(const Parts& parts, size_t n, const std::shared_ptr<voi
     dead_.resize(n);
     std::memcpy(dead_.words().data(), parts.tombstones.data(), dead_.words().size_bytes());
     dead_count_ = dead_.count();
+    changed();
 }
 
 float VectorStore::limit() const {
@@ -119,6 +120,7 @@ void VectorStore::add(std::span<const int64_t> ids, const float* vectors) {
     ids_.append(ids);
     commit(primary_, n);
     if (secondary_) commit(*secondary_, n);
+    changed();
 }
 
 size_t VectorStore::remove(std::span<const int64_t> ids) {
@@ -130,6 +132,7 @@ size_t VectorStore::remove(std::span<const int64_t> ids) {
         ++removed;
     }
     dead_count_ += removed;
+    if (removed) changed();
     return removed;
 }
 
@@ -142,20 +145,39 @@ void VectorStore::decode(std::span<const int64_t> ids, float* vectors) const {
     }
 }
 
-RowSet VectorStore::select(std::optional<std::span<const int64_t>> filter) const {
-    if (!filter && dead_count_ == 0) return RowSet(rows());
+std::shared_ptr<const Selection> VectorStore::select() const {
+    const std::lock_guard lock(keeping_);
+    if (!live_) live_ = std::make_shared<const Selection>(select(std::nullopt));
+    return live_;
+}
+
+Selection VectorStore::select(std::optional<std::span<const int64_t>> ids) const {
+    if (!ids && dead_count_ == 0) return {RowSet(rows()), Bitmap()};
     Bitmap chosen(rows());
-    if (filter) ids_.find(*filter, chosen);
+    if (ids) ids_.find(*ids, chosen);
     std::vector<uint32_t> list;
-    list.reserve(filter ? std::min(filter->size(), live()) : live());
+    list.reserve(ids ? std::min(ids->size(), live()) : live());
     const std::span<const uint64_t> dead = dead_.words();
     for (size_t w = 0; w < dead.size(); ++w) {
         const size_t left = rows() - w * 64;
         const uint64_t all = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
-        for (uint64_t bits = (filter ? chosen.words()[w] : all) & ~dead[w]; bits; bits &= bits - 1)
+        uint64_t& word = chosen.words()[w];
+        word = (ids ? word : all) & ~dead[w];
+        for (uint64_t bits = word; bits; bits &= bits - 1)
             list.push_back(static_cast<uint32_t>(w * 64 + std::countr_zero(bits)));
     }
-    return RowSet(std::move(list));
+    if (list.size() == rows()) return {RowSet(rows()), Bitmap()};
+    return {RowSet(std::move(list)), std::move(chosen)};
+}
+
+std::shared_ptr<const Selection> Filter::in(const VectorStore& store) const {
+    const std::lock_guard lock(keeping_);
+    if (!kept_ || store_ != &store || version_ != store.version()) {
+        kept_ = std::make_shared<const Selection>(store.select(ids_));
+        store_ = &store;
+        version_ = store.version();
+    }
+    return kept_;
 }
 
 }  // namespace rag

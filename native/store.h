@@ -1,6 +1,7 @@
 // Vectors under ids, in one or two codecs, with deletions: what every index searches in.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <span>
@@ -43,6 +44,12 @@ private:
     std::vector<uint32_t> list_;
 };
 
+// The rows that may be found, both ways.
+struct Selection {
+    RowSet rows;
+    Bitmap passing;  // empty when all rows pass
+};
+
 struct Parts {  // memory of a store that was opened from a file; empty where there is none
     std::span<const std::byte> ids, codes, factors, secondary, tombstones;
 };
@@ -64,8 +71,10 @@ public:
 
     // Queries [n, dim] as the codecs want them: finite, and of unit length under cosine. Throws InputError.
     std::vector<float> checked_queries(const float* queries, size_t n) const;
-    // The live rows, or those with an id in `filter` (ascending).
-    RowSet select(std::optional<std::span<const int64_t>> filter) const;
+    // The live rows, kept until the next change, or those of them with an id in `ids` (ascending).
+    std::shared_ptr<const Selection> select() const;
+    Selection select(std::optional<std::span<const int64_t>> ids) const;
+    uint64_t version() const { return version_; }  // another one after every change
 
     size_t rows() const { return ids_.size(); }
     size_t live() const { return ids_.size() - dead_count_; }
@@ -76,6 +85,10 @@ public:
     const Tier* secondary() const { return secondary_ ? &*secondary_ : nullptr; }
 
 private:
+    void changed() {
+        ++version_;
+        live_.reset();
+    }
     void check_new(std::span<const int64_t> ids) const;
     std::vector<float> checked(const float* vectors, size_t n, float limit, const char* what) const;
     float limit() const;
@@ -88,7 +101,26 @@ private:
     Ids ids_;
     Bitmap dead_;
     size_t dead_count_ = 0;
+    uint64_t version_ = 0;
+    mutable std::shared_ptr<const Selection> live_;  // of this version, if there
+    mutable std::mutex keeping_;
     mutable std::shared_mutex mutex_;
+};
+
+// Ids that may be found. What they select in a store is kept until the store changes, so that one filter can serve many
+// searches.
+class Filter {
+public:
+    explicit Filter(std::span<const int64_t> ids) : ids_(ids.begin(), ids.end()) {}  // ascending
+    size_t size() const { return ids_.size(); }
+    std::shared_ptr<const Selection> in(const VectorStore& store) const;  // whose lock the caller holds
+
+private:
+    std::vector<int64_t> ids_;
+    mutable std::mutex keeping_;
+    mutable const VectorStore* store_ = nullptr;
+    mutable uint64_t version_ = 0;
+    mutable std::shared_ptr<const Selection> kept_;
 };
 
 }  // namespace rag

@@ -11,21 +11,21 @@ constexpr size_t kFetchedLines = 6;  // of a code; the processor sees to the res
 
 }  // namespace
 
-Walk::Walk(const Graph& graph, const Tier& tier)
-    : graph_(graph), tier_(tier), kernels_(kernels()), factors_(tier.codec->factors()) {}
-
-void Walk::start(const Queries& queries, size_t query, std::span<const uint32_t> entries, Effort effort,
-                 const Bitmap* passing) {
+void Walk::start(const Graph& graph, const Queries& queries, size_t query, std::span<const uint32_t> entries,
+                 Effort effort, const Bitmap* passing) {
+    graph_ = &graph;
+    tier_ = &graph.store().primary();
+    factors_ = tier_->codec->factors();
     queries_ = &queries;
     query_ = query;
     passing_ = passing;
-    const size_t most = round_up(std::max(entries.size(), 2 * graph_.form().degree), 64);
+    const size_t most = round_up(std::max(entries.size(), 2 * graph_->room()), 64);
     rows_.resize(most);
     codes_.resize(most + kMaxTile);
     scores_.resize(most);
     row_factors_.resize((most + kMaxTile) * factors_);
     visited_.clear();
-    visited_.reserve(graph_.size(), kStarts);
+    visited_.reserve(graph_->size(), kStarts);
     pool_.reset(effort.window, effort.rerank);
     waiting_ = entries.size();
     std::copy(entries.begin(), entries.end(), rows_.begin());
@@ -39,7 +39,7 @@ bool Walk::step() {
         const float least = pool_.threshold();
         for (size_t first = 0; first < waiting_; first += 64) {
             const size_t n = std::min<size_t>(64, waiting_ - first);
-            for (uint64_t bits = kernels_.above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
+            for (uint64_t bits = kernels().above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
                 const size_t i = first + std::countr_zero(bits);
                 pool_.push(scores_[i], rows_[i]);
             }
@@ -74,11 +74,11 @@ void Walk::begin() {
 
 // Collects the neighbours of the next row, or of as many as it takes until there is one that was not seen before.
 bool Walk::gather() {
-    const size_t degree = graph_.form().degree;
+    const size_t room = graph_->room();
     while (!waiting_) {
         const uint32_t row = pool_.expand();
         if (row == kNoRow) return false;
-        const std::span links(graph_.links(row), degree);
+        const std::span links(graph_->links(row), room);
         if (passing_)
             meet_passing(links);
         else
@@ -86,8 +86,8 @@ bool Walk::gather() {
     }
     fetch();
     if (const uint32_t next = pool_.peek(); next != kNoRow) {
-        const auto* links = reinterpret_cast<const std::byte*>(graph_.links(next));
-        for (size_t at = 0; at < graph_.row_bytes(); at += 64) __builtin_prefetch(links + at);
+        const auto* links = reinterpret_cast<const std::byte*>(graph_->links(next));
+        for (size_t at = 0; at < graph_->row_bytes(); at += 64) __builtin_prefetch(links + at);
     }
     return true;
 }
@@ -118,7 +118,7 @@ void Walk::meet_passing(std::span<const uint32_t> links) {
         if (passing[row]) continue;
         visited_.reserve(0, links.size() + 1);
         if (!visited_.insert(row)) continue;
-        for (const uint32_t beyond : std::span(graph_.links(row), links.size())) {
+        for (const uint32_t beyond : std::span(graph_->links(row), links.size())) {
             if (beyond == kNoRow) break;
             if (passing[beyond] && visited_.insert(beyond)) rows_[waiting_++] = beyond;
         }
@@ -127,15 +127,15 @@ void Walk::meet_passing(std::span<const uint32_t> links) {
 
 // Asks for the codes of the rows that wait.
 void Walk::fetch() {
-    const size_t n = waiting_, lines = std::min((tier_.codes.stride() + 63) / 64, kFetchedLines);
+    const size_t n = waiting_, lines = std::min((tier_->codes.stride() + 63) / 64, kFetchedLines);
     const std::byte** const codes = codes_.data();
     for (size_t i = 0; i < n; ++i) {
-        const std::byte* code = codes[i] = tier_.codes[rows_[i]];
+        const std::byte* code = codes[i] = tier_->codes[rows_[i]];
         for (size_t line = 0; line < lines; ++line) __builtin_prefetch(code + line * 64);
     }
     if (n) std::fill_n(codes + n, kMaxTile, codes[n - 1]);
     for (size_t i = 0; factors_ && i < n; ++i)
-        std::copy_n(tier_.factors_of(rows_[i]), factors_, row_factors_.data() + i * factors_);
+        std::copy_n(tier_->factors_of(rows_[i]), factors_, row_factors_.data() + i * factors_);
 }
 
 void Walk::score() { queries_->rows(query_, {codes_.data(), row_factors_.data(), waiting_}, scores_.data()); }

@@ -99,13 +99,12 @@ private:
     size_t count_ = 0;
 };
 
-// Several walks can take turns: each asks for memory at the end of its turn that it reads in the next.
+// Several walks can take turns: each asks for memory at the end of its turn that it reads in the next. What a walk needs
+// for itself it keeps for the next one.
 class Walk {
 public:
-    Walk(const Graph& graph, const Tier& tier);
-
     // `passing`: which rows may be found, or all of them.
-    void start(const Queries& queries, size_t query, std::span<const uint32_t> entries, Effort effort,
+    void start(const Graph& graph, const Queries& queries, size_t query, std::span<const uint32_t> entries, Effort effort,
                const Bitmap* passing);
     // One turn. False when the walk is over.
     bool step();
@@ -119,11 +118,10 @@ private:
     void score();
     void begin();
 
-    const Graph& graph_;
-    const Tier& tier_;
-    const Kernels& kernels_;
-    size_t factors_;
+    const Graph* graph_ = nullptr;
+    const Tier* tier_ = nullptr;
     const Queries* queries_ = nullptr;
+    size_t factors_ = 0;
     size_t query_ = 0;
     const Bitmap* passing_ = nullptr;
     Pool pool_;

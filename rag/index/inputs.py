@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 
-__all__ = ["as_filter", "as_ids", "as_vectors", "check_count", "check_k"]
+__all__ = ["as_ids", "as_vectors", "check_count", "check_k"]
 
 MAX_K = 2**31 - 1
 
@@ -36,16 +36,6 @@ def as_ids(ids: Any, what: str = "ids") -> NDArray[np.int64]:
     if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
         raise InputError(f"{what} reach {array.max()}, beyond int64")
     return np.ascontiguousarray(array, dtype=np.int64)
-
-
-def as_filter(ids: Any | None) -> NDArray[np.int64] | None:
-    """Allowed ids, int64[n], sorted and unique."""
-    if ids is None:
-        return None
-    array = as_ids(ids, "filter ids")
-    if np.any(array[1:] <= array[:-1]):
-        raise InputError("filter ids are not sorted and unique", hint="pass numpy.unique(ids)")
-    return array
 
 
 def check_k(k: int) -> int:

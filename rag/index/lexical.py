@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from rag._native import Postings, merge_postings, search_postings
 from rag.errors import DamagedFileError, InputError
 from rag.index.files import read_sections, write_sections
-from rag.index.inputs import as_filter, as_ids, check_count, check_k
+from rag.index.filter import allowed_ids
+from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.protocol import Matches
 from rag.index.text import stems, tokens
 
@@ -149,7 +150,7 @@ def search_lexical(
         raise InputError(f"k1 is {k1}, expected a number of at least 0")
     if not 0 <= b <= 1:
         raise InputError(f"b is {b}, expected a number from 0 to 1")
-    deleted, allowed = _sorted_ids("deleted", deleted), as_filter(filter)
+    deleted, allowed = _sorted_ids("deleted", deleted), allowed_ids(filter)
     if not indexes or not queries:
         return Matches(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
 

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.index.filter import IdFilter
+
 __all__ = ["Matches", "Metric", "VectorIndex"]
 
 Metric: TypeAlias = Literal["ip", "cosine", "l2"]
@@ -52,7 +54,7 @@ class VectorIndex(Protocol):
         ...
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, filter: NDArray[np.int64] | None = None, threads: int = 0
+        self, queries: NDArray[np.float32], k: int, *, filter: IdFilter | NDArray[np.int64] | None = None, threads: int = 0
     ) -> Matches:
         """The k nearest for each query float32[q, dim]; with `filter` (allowed ids, sorted, unique) among those only.
 

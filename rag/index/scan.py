@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rag import _native
 from rag.errors import DamagedFileError, InputError
 from rag.index.files import SectionFile, read_sections, write_sections
-from rag.index.inputs import as_filter, as_ids, as_vectors, check_count, check_k
+from rag.index.filter import IdFilter, prepared
+from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.learning import Learned, learn, learns
 from rag.index.protocol import Matches, Metric
 
@@ -132,8 +133,12 @@ class ScanIndex:
                 self._learn(matrix, asked)
 
     def _learn(self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None) -> None:
-        self._learned = learn(self.codec, self.metric, vectors, queries)
-        self._store = _native.VectorStore(self.dim, self.metric, self.codec, *self._learned)
+        self._use(learn(self.codec, self.metric, vectors, queries))
+
+    def _use(self, learned: Learned) -> None:
+        """Begin with an empty store whose codec has learned."""
+        self._learned = learned
+        self._store = _native.VectorStore(self.dim, self.metric, self.codec, *learned)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -145,7 +150,7 @@ class ScanIndex:
         queries: NDArray[np.float32],
         k: int,
         *,
-        filter: NDArray[np.int64] | None = None,
+        filter: IdFilter | NDArray[np.int64] | None = None,
         rerank: int = 0,
         threads: int = 0,
     ) -> Matches:
@@ -160,7 +165,7 @@ class ScanIndex:
         matrix = as_vectors(queries, self.dim, "queries")
         return Matches(
             *self._store.scan(
-                matrix, check_k(k), as_filter(filter), check_count(rerank, "rerank"), check_count(threads, "threads")
+                matrix, check_k(k), prepared(filter), check_count(rerank, "rerank"), check_count(threads, "threads")
             )
         )
 

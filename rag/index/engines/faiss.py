@@ -21,7 +21,8 @@ from rag.index.engines.checks import check_dim, checked_new, checked_vectors
 from rag.index.engines.gate import Gate
 from rag.index.engines.widen import contained, nothing, widened
 from rag.index.files import read_sections, write_sections
-from rag.index.inputs import as_filter, as_ids, check_count, check_k
+from rag.index.filter import allowed_ids
+from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.protocol import Matches, Metric
 
 __all__ = ["FaissIndex", "Kind", "canonical_uri", "kind_of"]
@@ -177,7 +178,7 @@ class FaissIndex:
         zeros under cosine.
         """
         matrix = checked_vectors(queries, self.dim, self.metric, "queries")
-        allowed, wanted, at_once = as_filter(filter), check_k(k), check_count(threads, "threads")
+        allowed, wanted, at_once = allowed_ids(filter), check_k(k), check_count(threads, "threads")
         with self._gate.reading(), self._threads(at_once):
             rows = self._rows if allowed is None else self._rows[contained(self._ids, allowed)]
             if not len(rows) or not len(matrix):

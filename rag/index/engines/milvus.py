@@ -21,7 +21,8 @@ from rag.errors import ConfigError, InputError, did_you_mean
 from rag.index.engines.checks import check_dim, checked_new, checked_vectors
 from rag.index.engines.milvus_client import MilvusClient
 from rag.index.engines.widen import nothing, widened
-from rag.index.inputs import as_filter, as_ids, check_count, check_k
+from rag.index.filter import allowed_ids
+from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.merge import merge_matches
 from rag.index.protocol import Matches, Metric
 
@@ -154,7 +155,7 @@ class MilvusIndex:
         of zeros under cosine, or a k above 16,384 in an index that holds more.
         """
         matrix = checked_vectors(queries, self.dim, self.metric, "queries")
-        allowed, wanted = as_filter(filter), check_k(k)
+        allowed, wanted = allowed_ids(filter), check_k(k)
         check_count(threads, "threads")
         if not len(matrix) or (allowed is not None and not len(allowed)):
             return nothing(len(matrix), wanted)
