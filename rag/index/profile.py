@@ -89,7 +89,7 @@ class Profile:
     the more they are sorted by what they mean."""
     local_dimension: float
     """How many directions a neighbourhood spreads over (see `rag.index.neighbours.local_dimension`), averaged over
-    points and 20 to 100 neighbours. Beyond 10 it comes out low, by a quarter at 20. 0 if there are too few vectors."""
+    points and 20 to 100 neighbours. Beyond 10 it comes out low, by a quarter at 20. 0 without different ones."""
     local_range: tuple[float, float, float]
     """Of single vectors, at 100 neighbours: the 10th, 50th and 90th percentile."""
     participation: float
@@ -229,9 +229,7 @@ def _three(values: Sequence[Any] | NDArray[Any]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _succession(
-    vectors: NDArray[Any] | Rows, metric: Metric, typical: float, rng: np.random.Generator
-) -> float:
+def _succession(vectors: NDArray[Any] | Rows, metric: Metric, typical: float, rng: np.random.Generator) -> float:
     rows = _some(vectors.shape[0] - 1, SUCCESSIONS, rng)
     here, there = (as_points(_read(vectors, numbers), metric) for numbers in (rows, rows + 1))
     return float(_distances(here, there).mean() / typical)

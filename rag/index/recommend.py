@@ -25,7 +25,7 @@ GRAPH_CODEC: Codec = "leanvec4"
 """A walk sees first copies alone, and each step rests on the one before: 4 bits lead it better than 2."""
 SORTED = 0.9
 """`succession` below which neighbouring rows count as alike."""
-STRANGE = 0.25
+STRANGE = 0.5
 """Share of far queries from which they count as unlike the vectors."""
 
 
@@ -39,7 +39,7 @@ class Recommendation:
     """Of insertion; a scan does not care."""
     expected: CodecProfile
     scan_us: float
-    """Microseconds that a scan with this codec takes for one query on one thread, by the bytes it reads."""
+    """Microseconds that the best scan takes for one query on one thread, by the bytes it reads."""
     reasons: tuple[str, ...]
 
 
@@ -47,7 +47,8 @@ def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
     """Choose scan or graph, codec and order of insertion, for at least this recall@10.
 
     The codec is the one of which a search reads the fewest bytes, among those that reach the recall on the profile's
-    sample (of equals leanvec, which is the fastest to score); the one that finds most where none does. Raises InputError for a recall outside of 0 to 1.
+    sample (of equals leanvec, which is the fastest to score); the one that finds most where none does.
+    Raises InputError for a recall outside of 0 to 1.
     """
     if not 0 < recall <= 1:
         raise InputError(f"recall is {recall!r}, expected more than 0 and at most 1")
@@ -58,29 +59,30 @@ def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
     if profile.count * exact.scanned <= GRAPH_FROM:
         best = exact
         reasons.append(f"float32: {profile.count} vectors are so few that compressing them gains nothing")
-    graph = profile.count * best.scanned > GRAPH_FROM
+    read = profile.count * best.scanned
+    scan_us = read * NANOSECONDS_A_BYTE / 1000
+    graph = read > GRAPH_FROM
     if graph:
         best = next((c for c in enough if c.codec == GRAPH_CODEC), best)
-    scan_us = profile.count * best.scanned * NANOSECONDS_A_BYTE / 1000
     if best is not exact:
         reasons.append(
             f"{best.codec}: recall {best.recall:.3f} where {recall} is asked for, in {best.bytes:.0f} bytes a vector, "
             f"{best.scanned:.0f} of them in the first copy; float32 takes {exact.bytes:.0f}"
         )
     reasons.append(
-        f"{'graph' if graph else 'scan'}: a search of a scan would read {profile.count * best.scanned / 2**20:.1f} MiB "
-        f"in about {scan_us:.0f} us; a graph pays from {GRAPH_FROM / 2**20:.0f} MiB on"
+        f"{'graph' if graph else 'scan'}: a scan reads {read / 2**20:.1f} MiB in about {scan_us:.0f} us for a query; a "
+        f"graph pays from {GRAPH_FROM / 2**20:.0f} MiB on"
     )
     order: Order = "given"
-    if profile.succession < SORTED:
+    if graph and profile.succession < SORTED:
         order = "random"
         reasons.append(
             f"order random: each vector is {profile.succession:.2f} times as far from the next as from any other, "
             "so they are sorted by topic, and a graph grown in such an order finds less"
         )
-    if profile.queries is not None and profile.queries.far > STRANGE:
+    if best.codec.startswith("leanvec") and profile.queries is not None and profile.queries.far > STRANGE:
         reasons.append(
-            f"queries are unlike the vectors ({profile.queries.far:.0%} are farther off than 95 % of these): give "
-            "leanvec a sample of them to learn from, and measure recall with them"
+            f"queries are unlike the vectors ({profile.queries.far:.0%} are farther off than 95 % of these): let "
+            "leanvec learn from a sample of them (ScanIndex.learn)"
         )
     return Recommendation("graph" if graph else "scan", best.codec, order, best, scan_us, tuple(reasons))
