@@ -21,8 +21,9 @@ such vectors. Below, a scan finds as much in less time, and building it, filters
 At the border a graph is up to three times as fast at recall 0.95, but by less than a fifth of a millisecond."""
 NANOSECONDS_A_BYTE = 0.094
 
-GRAPH_CODEC: Codec = "leanvec4"
-"""A walk sees first copies alone, and each step rests on the one before: 4 bits lead it better than 2."""
+GRAPH_CODECS: tuple[Codec, ...] = ("leanvec4", "rabitq4", "lvq4x8", "int8")
+"""For a graph, the best first. A walk sees first copies alone, and each step rests on the one before: 4 bits lead it
+better than 1 or 2. It ranks again what it has seen, more for a higher recall: so the recall of the sample counts."""
 SORTED = 0.9
 """`succession` below which neighbouring rows count as alike."""
 STRANGE = 0.5
@@ -46,15 +47,15 @@ class Recommendation:
 def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
     """Choose scan or graph, codec and order of insertion, for at least this recall@10.
 
-    The codec is the one of which a search reads the fewest bytes, among those that reach the recall on the profile's
-    sample (of equals leanvec, which is the fastest to score); the one that finds most where none does.
+    The codec is the one of which a search reads the fewest bytes, among those with which a scan of all is expected to
+    reach the recall (of equals leanvec, which is the fastest to score); the one that finds most where none does.
     Raises InputError for a recall outside of 0 to 1.
     """
     if not 0 < recall <= 1:
         raise InputError(f"recall is {recall!r}, expected more than 0 and at most 1")
     reasons = []
-    enough = [c for c in profile.codecs if c.recall >= recall] or [max(profile.codecs, key=lambda c: c.recall)]
-    best = min(enough, key=lambda c: (c.scanned, c.bytes, not c.codec.startswith("leanvec"), -c.recall))
+    enough = [c for c in profile.codecs if c.expected >= recall] or [max(profile.codecs, key=lambda c: c.expected)]
+    best = min(enough, key=lambda c: (c.scanned, c.bytes, not c.codec.startswith("leanvec"), -c.expected))
     exact = next(c for c in profile.codecs if c.codec == "float32")
     if profile.count * exact.scanned <= GRAPH_FROM:
         best = exact
@@ -63,10 +64,12 @@ def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
     scan_us = read * NANOSECONDS_A_BYTE / 1000
     graph = read > GRAPH_FROM
     if graph:
-        best = next((c for c in enough if c.codec == GRAPH_CODEC), best)
+        reached = {c.codec: c for c in profile.codecs if c.recall >= recall}
+        best = next((reached[codec] for codec in GRAPH_CODECS if codec in reached), best)
     if best is not exact:
+        told = f"{best.recall:.3f} on the sample" if graph else f"{best.expected:.3f} expected"
         reasons.append(
-            f"{best.codec}: recall {best.recall:.3f} where {recall} is asked for, in {best.bytes:.0f} bytes a vector, "
+            f"{best.codec}: recall {told} where {recall} is asked for, in {best.bytes:.0f} bytes a vector, "
             f"{best.scanned:.0f} of them in the first copy; float32 takes {exact.bytes:.0f}"
         )
     reasons.append(

@@ -122,11 +122,17 @@ def _print(figures: Profile, advice: Recommendation) -> None:
 
     codecs = Table(box=None, padding=(0, 2))
     codecs.add_column("codec", header_style="dim")
-    for title in ("recall@10", "bytes a vector", "of them scanned"):
+    for title in ("recall@10", "expected of all", "bytes a vector", "of them scanned"):
         codecs.add_column(title, justify="right", header_style="dim")
     for codec in figures.codecs:
         chosen = codec.codec == advice.codec
-        cells = (codec.codec, f"{codec.recall:.4f}", f"{codec.bytes:.0f}", f"{codec.scanned:.0f}")
+        cells = (
+            codec.codec,
+            f"{codec.recall:.4f}",
+            f"{codec.expected:.4f}",
+            f"{codec.bytes:.0f}",
+            f"{codec.scanned:.0f}",
+        )
         codecs.add_row(*cells, style="bold" if chosen else None)
     console.print(codecs)
 

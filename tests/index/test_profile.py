@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import skew
 
 from rag.errors import InputError
-from rag.index import CODECS, Metric, ScanIndex
-from rag.index.profile import CodecProfile, Profile, QueryProfile, profile
+from rag.index import CODECS, Codec, Metric, ScanIndex
+from rag.index.profile import DEPTHS, CodecProfile, Profile, QueryProfile, profile
 from rag.index.recommend import GRAPH_FROM, recommend
 from tests.index.conformance import Floats, random_vectors, reference_scores
 
@@ -187,11 +187,37 @@ def test_recall_and_bytes_of_every_codec_are_those_of_its_index(metric: Metric):
         index.add(np.arange(3000), vectors)
         ids = index.search(queries, 10).ids
         recall = np.mean([len(set(a) & set(b)) for a, b in zip(ids.tolist(), truth.tolist(), strict=True)]) / 10
-        assert found[codec].recall == pytest.approx(recall, abs=0.002)
+        assert found[codec].recall == found[codec].expected == pytest.approx(recall, abs=0.002)
         assert found[codec].bytes == pytest.approx(sum(index.stats().bytes.values()) / 3000)
         assert found[codec].scanned < found[codec].bytes
     assert found["float32"].recall == 1
     assert found["rabitq1"].recall < found["rabitq2"].recall < found["rabitq4"].recall + 0.01
+
+
+@pytest.mark.parametrize("codec", DEPTHS)
+def test_the_depths_are_those_of_the_engine(codec: Codec):
+    rng = np.random.default_rng(0)
+    # Two heaps of vectors nearer to each other than short codes can tell: what is found depends on the depth alone.
+    heaps = random_vectors(rng, 1, 64) * rng.choice([-1, 1], (4000, 1))
+    vectors = (heaps + 0.003 * random_vectors(rng, 4000, 64)).astype(np.float32)
+    index = ScanIndex(64, "l2", codec)
+    index.add(np.arange(4000), vectors)
+    queries = vectors[:300] + 0.003 * random_vectors(rng, 300, 64)
+    own = index.search(queries, 10).ids
+    assert np.array_equal(own, index.search(queries, 10, rerank=DEPTHS[codec]).ids)
+    assert not np.array_equal(own, index.search(queries, 10, rerank=DEPTHS[codec] - 2).ids)
+    assert not np.array_equal(own, index.search(queries, 10, rerank=DEPTHS[codec] + 2).ids)
+
+
+@pytest.mark.parametrize("dim", [24, 64])
+def test_a_sample_tells_what_all_vectors_will_find(dim: int, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    vectors, queries = random_vectors(rng, 24_000, dim), random_vectors(rng, 500, dim)
+    truth = {c.codec: c.recall for c in _figures(vectors, "ip", queries=queries).codecs}
+    monkeypatch.setattr(module, "SAMPLE", 3000)
+    for found in _figures(vectors, "ip", queries=queries).codecs:
+        assert found.expected <= found.recall
+        assert found.expected == pytest.approx(truth[found.codec], abs=0.015)
 
 
 def test_any_of_equal_vectors_will_do():
@@ -308,7 +334,7 @@ def _made(count: int, succession: float = 1.0, far: float = 0.05, **recalls: flo
         directions=(100, 200, 300),
         hubness=1.0,
         contrast=1.5,
-        codecs=tuple(CodecProfile(c, *sizes[c], found[c]) for c in CODECS if c in sizes),
+        codecs=tuple(CodecProfile(c, *sizes[c], found[c], found[c]) for c in CODECS if c in sizes),
         queries=QueryProfile(100, 1.0, far),
     )
 
@@ -333,6 +359,14 @@ def test_the_smallest_first_copy_that_finds_enough():
     assert recommend(_made(20_000, leanvec=0.5), recall=0.4).codec == "leanvec"
 
 
+def test_a_graph_takes_a_codec_that_leads_its_walk():
+    assert recommend(_made(100_000)).codec == "leanvec4"
+    assert recommend(_made(100_000, leanvec4=0.9)).codec == "int8"
+    deeper = _made(100_000)
+    codecs = tuple(dataclasses.replace(c, expected=0.9) if c.codec == "leanvec4" else c for c in deeper.codecs)
+    assert recommend(dataclasses.replace(deeper, codecs=codecs)).codec == "leanvec4"
+
+
 def test_few_vectors_stay_as_they_are():
     assert recommend(_made(1000)).codec == "float32"
     assert recommend(_made(1000)).kind == "scan"
@@ -346,5 +380,5 @@ def test_sorted_vectors_are_shuffled_before_a_graph_grows_from_them():
 
 def test_every_choice_has_its_reason():
     reasons = " ".join(recommend(_made(100_000, succession=0.5, far=0.9)).reasons)
-    for word in ("leanvec4: recall 0.999", "graph:", "random", "queries"):
+    for word in ("leanvec4: recall 0.999 on the sample", "graph:", "random", "queries"):
         assert word in reasons
