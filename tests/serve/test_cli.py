@@ -17,7 +17,19 @@ from tests.serve.conftest import RagCommand
 def test_help_lists_the_commands(rag: RagCommand):
     done = rag("--help")
     assert done.code == 0
-    for command in ("index", "search", "ask", "info", "run", "check", "schema", "eval", "operators", "repair"):
+    for command in (
+        "index",
+        "search",
+        "ask",
+        "info",
+        "profile",
+        "run",
+        "check",
+        "schema",
+        "eval",
+        "operators",
+        "repair",
+    ):
         assert f" {command} " in done.out
 
 
