@@ -59,7 +59,7 @@ class Index(ABC):
         return self.search(queries)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
     """A configuration: how to make the index, and what to sweep, from the cheapest effort to the dearest."""
 
