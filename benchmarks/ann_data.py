@@ -80,10 +80,11 @@ class Dataset:
 
 def similarity(queries: Floats, base: Floats, metric: str) -> Floats:
     """Scores float32[q, n], larger is nearer."""
-    product = queries @ base.T
+    product: Floats = queries @ base.T
     if metric != "l2":
         return product
-    return 2 * product - (queries**2).sum(1)[:, None] - (base**2).sum(1)
+    distances: Floats = (queries**2).sum(1)[:, None] - 2 * product + (base**2).sum(1)
+    return -distances
 
 
 def tenth_best(base: Floats, queries: Floats, metric: str) -> Floats:

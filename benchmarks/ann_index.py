@@ -23,7 +23,7 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, data: Dataset) -> Spec:
-        return cls(*data.base.shape, data.metric)
+        return cls(len(data.base), data.base.shape[1], data.metric)
 
     def pick(self, cosine: Any, ip: Any, l2: Any) -> Any:
         """The peer's word for the metric."""

@@ -70,7 +70,7 @@ class Faiss(Index):
     def load(self, folder: Path) -> None:
         self.index = self.faiss.read_index(str(folder / "index.faiss"))
 
-    def set(self, effort: str, threads: int) -> None:
+    def set(self, effort: Any, threads: int) -> None:
         self.faiss.omp_set_num_threads(threads)
         if effort:
             self.faiss.ParameterSpace().set_index_parameters(self.index, effort)
@@ -333,7 +333,6 @@ class Vsag(Index):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.threads = 1
         self.index: Any = None
         self.parameters = ""
 

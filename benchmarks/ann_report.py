@@ -39,13 +39,13 @@ def blocks(result: Result) -> list[tuple[str, str, int]]:
     return list(dict.fromkeys((c.kind, c.mode, c.threads) for m in result["indexes"] for c in m.curves))
 
 
-def rows(name: str, result: Result) -> Iterator[harness.Row]:
+def rows(name: str, result: Result, recalls: Sequence[float] = RECALLS) -> Iterator[harness.Row]:
     """Our best against the best peer at each recall; then bytes and build time of ours at 0.95 against two peers."""
     ours = [m for m in result["indexes"] if m.ours]
     peers = [m for m in result["indexes"] if not m.ours]
     for kind, mode, threads in blocks(result):
         case = f"{name}, {kind}, {mode}"
-        for recall in RECALLS:
+        for recall in recalls:
             left, right = (best(side, kind, mode, threads, recall) for side in (ours, peers))
             if left and right:
                 peer = (right[0].name, right[0].version)
@@ -61,18 +61,18 @@ def rows(name: str, result: Result) -> Iterator[harness.Row]:
                     yield harness.compare(where, metric, unit, mine, peer, theirs, threads, more=False)
 
 
-def tables(name: str, result: Result) -> Iterator[str]:
+def tables(name: str, result: Result, recalls: Sequence[float] = RECALLS) -> Iterator[str]:
     """Every index, for each kind of query: what the build cost, and its speed at each recall."""
     for kind in dict.fromkeys(kind for kind, _, _ in blocks(result)):
         modes = [(mode, threads) for k, mode, threads in blocks(result) if k == kind]
         yield from (f"## {name}, queries {kind}", "", f"{result['shape']}. {result['how']}", "")
-        heads = [f"{mode} {threads}T @{r:.2f}" for mode, threads in modes for r in RECALLS]
+        heads = [f"{mode} {threads}T @{r:.2f}" for mode, threads in modes for r in recalls]
         columns = ["index", "build CPU s", "build wall s", "bytes a vector", *heads, "highest recall"]
         yield "| " + " | ".join(columns) + " |"
         yield "|" + "---|" * len(columns)
         for m in result["indexes"]:
             curves = [c for mode, threads in modes if (c := m.curve(kind, mode, threads))]
-            rates = [shown(curve.at(recall)) for curve in curves for recall in RECALLS]
+            rates = [shown(curve.at(recall)) for curve in curves for recall in recalls]
             top = max((p.recall for c in curves for p in c.points), default=0.0)
             label = f"**{m.name}**" if m.ours else m.name
             cost = [f"{m.build['build_cpu_s']:.1f}", f"{m.build['build_wall_s']:.1f}", f"{m.build['bytes']:.0f}"]

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from ann_data import Dataset
-from ann_index import Contender, Index, Spec
+from ann_filters import FILTER_PEERS
+from ann_index import OURS, Contender, Index, Spec
+from ann_peers import PEERS
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Built:
 
 def contenders() -> dict[str, Contender]:
     """Ours and the peers, by name."""
-    found: list[Contender] = [*importlib.import_module("ann_index").OURS, *importlib.import_module("ann_peers").PEERS]
+    found: list[Contender] = [*OURS, *FILTER_PEERS, *PEERS]
     return {contender.name: contender for contender in found}
 
 
@@ -61,7 +63,7 @@ def built(contender: Contender, data: Dataset, threads: int) -> Built | str:
     if not report.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        task = {"name": contender.name, "metric": data.metric, "threads": threads, "folder": str(folder)}
+        task = {"name": contender.name, "metric": data.metric, "threads": str(threads), "folder": str(folder)}
         for part, array in (("base", data.base), ("learn", data.learn)):
             if array is not None:
                 task[part] = str(folder / f"{part}.input.npy")
@@ -88,7 +90,7 @@ def _build(task: dict[str, str]) -> None:
     learn = np.load(task["learn"]) if "learn" in task else None
     threads = int(task["threads"])
     with threadpool_limits(threads):
-        index = contenders()[task["name"]].make(Spec(*base.shape, task["metric"]))
+        index = contenders()[task["name"]].make(Spec(len(base), base.shape[1], task["metric"]))
         cpu, wall = time.process_time(), time.perf_counter()
         index.build(base, learn, threads)
         index.save(Path(task["folder"]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ann_data import Dataset, Floats
@@ -84,6 +84,9 @@ class Measured:
         return asdict(self)
 
 
+Enter: TypeAlias = Callable[[Index, str], None]
+
+
 class Task(NamedTuple):
     """One effort of one index on one kind of query: how many queries to time, how often, in one pass."""
 
@@ -94,10 +97,11 @@ class Task(NamedTuple):
     repeats: int
 
 
-def recalls(index: Index, contender: Contender, data: Dataset, budget: float) -> Iterator[Task]:
+def recalls(index: Index, contender: Contender, data: Dataset, budget: float, enter: Enter) -> Iterator[Task]:
     """What is worth timing."""
     for kind, truth in data.truth.items():
         tasks: list[Task] = []
+        enter(index, kind)
         for effort in contender.efforts:
             index.set(effort, 1)
             start = time.process_time()
@@ -112,8 +116,9 @@ def recalls(index: Index, contender: Contender, data: Dataset, budget: float) ->
         yield from tasks[max(sum(low) - 1, 0) :] if sum(low) < len(low) else tasks[-1:]
 
 
-def timed(index: Index, task: Task, mode: str, threads: int) -> tuple[float, float]:
+def timed(index: Index, task: Task, mode: str, threads: int, enter: Enter) -> tuple[float, float]:
     """Queries a second, by CPU and wall time."""
+    enter(index, task.kind)
     index.set(task.effort, threads)
     queries = task.queries
     rows = [queries[i : i + 1] for i in range(len(queries))]
@@ -141,14 +146,18 @@ def sweep(
     passes: int,
     budget: float,
     memory: int,
+    enter: Enter = lambda index, kind: None,
 ) -> list[Measured]:
-    """Measure all these indexes: recall once, then `passes` times each effort of each in turns."""
+    """Measure all these indexes: recall once, then `passes` times each effort of each in turns.
+
+    `enter` tells an index of which kind the queries that follow are.
+    """
     shelf = Shelf(data, memory)
     plans: dict[Contender, list[Task]] = {}
     for contender, build in builds.items():
         try:
             with threadpool_limits(1):
-                plans[contender] = list(recalls(shelf.take(contender, build), contender, data, budget))
+                plans[contender] = list(recalls(shelf.take(contender, build), contender, data, budget, enter))
         except Exception as error:
             print(f"{contender.name} skipped: its search failed: {error!r:.200}", flush=True)
             continue
@@ -162,7 +171,7 @@ def sweep(
                 time.sleep(0.05)  # worker threads of the one before stop spinning
                 with threadpool_limits(width):
                     for place, task in enumerate(tasks):
-                        rate = timed(index, task, mode, width)
+                        rate = timed(index, task, mode, width, enter)
                         rates.setdefault((contender.name, mode, width, place), []).append(rate)
         print(f"  pass {count + 1} of {passes} done", flush=True)
 

@@ -18,12 +18,14 @@ import argparse
 import os
 import tempfile
 from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import ann_report
 import harness
 from ann_data import FASHION, NAMES, Dataset, datasets
 from ann_index import OURS, Contender
+from ann_peers import PEERS
 from ann_store import Built, built
 from ann_sweep import sweep
 
@@ -32,22 +34,22 @@ from rag import _native
 CURVES = harness.RESULTS / "index-curves.json"
 
 
-def chosen(ours: list[str] | None, peers: list[str] | None) -> list[Contender]:
-    """Our configurations and the peers whose names hold one of the words given (None: all); absent peers are named."""
-    from importlib.metadata import PackageNotFoundError
-
-    from ann_peers import PEERS
-
+def installed(table: list[Contender], words: list[str] | None) -> list[Contender]:
+    """Those whose names hold one of the words given (None: all); what is not installed is a printed line."""
     picked = []
-    for table, words in ((OURS, ours), (PEERS, peers)):
-        for contender in table:
-            if words is None or any(word.lower() in contender.name.lower() for word in words):
-                try:
-                    assert contender.version
-                    picked.append(contender)
-                except PackageNotFoundError:
-                    print(f"{contender.name} skipped: pip install {contender.package}", flush=True)
+    for contender in table:
+        if words is None or any(word.lower() in contender.name.lower() for word in words):
+            try:
+                assert contender.version
+                picked.append(contender)
+            except PackageNotFoundError:
+                print(f"{contender.name} skipped: pip install {contender.package}", flush=True)
     return picked
+
+
+def default_cache() -> Path:
+    """In the user's own cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modular-rag" / "benchmarks"
 
 
 def builds(data: Dataset, contenders: list[Contender], threads: int) -> dict[Contender, Built]:
@@ -77,7 +79,6 @@ def measure(data: Dataset, contenders: list[Contender], options: argparse.Namesp
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modular-rag" / "benchmarks"
     parser.add_argument("--quick", action="store_true", help="3,000 vectors, few queries, two passes; writes nothing")
     parser.add_argument("--data", nargs="+", choices=NAMES, default=list(NAMES[:3]), help="data sets")
     parser.add_argument("--ours", nargs="*", help="words in the names of our configurations (default: all)")
@@ -87,7 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--passes", type=int, default=5, help="of which the median counts")
     parser.add_argument("--budget", type=float, default=0.1, help="CPU seconds for each effort in a pass")
     parser.add_argument("--memory", type=float, default=16, help="GiB of indexes loaded at a time")
-    parser.add_argument("--cache", type=Path, default=home, help="folder of vectors and built indexes")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of vectors and built indexes")
     parser.add_argument("--fashion", type=Path, default=FASHION, help="folder of the fashion-mnist files")
     parser.add_argument("--list", action="store_true", help="name all configurations and stop")
     return parser.parse_args()
@@ -95,7 +96,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    contenders = chosen(options.ours, options.peers)
+    contenders = [*installed(OURS, options.ours), *installed(PEERS, options.peers)]
     if options.list:
         print("\n".join(f"{contender.name}: {contender.version}" for contender in contenders))
         return
