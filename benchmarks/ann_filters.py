@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from ann_data import Dataset, Floats, Ids, K, Truth, tenth_best
-from ann_index import OURS, Contender, Index, Ours, Spec
-from ann_peers import Faiss, Hnswlib, package
+from ann_index import OURS, Contender, Index, Ours, Spec, package
+from ann_peers import Faiss, Hnswlib
 
 STEPS = 10_000
 """Attributes are whole numbers from 0 to here; a predicate is a range of one of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predicate:
     """low <= column < high, and what that lets through: `mask` bool[n], `ids` sorted."""
 
@@ -111,10 +111,13 @@ class FaissFiltered(Faiss):
     def __init__(self, spec: Spec, factory: str, kind: str = "SearchParameters") -> None:
         super().__init__(spec, factory)
         self.kind = kind
+        self.selectors: dict[Predicate, tuple[Any, np.ndarray]] = {}  # with the bits that each refers to
 
     def restrict(self, predicate: Predicate) -> None:
-        self.bits = np.packbits(predicate.mask, bitorder="little")
-        self.selector = self.faiss.IDSelectorBitmap(self.bits)
+        if predicate not in self.selectors:
+            bits = np.packbits(predicate.mask, bitorder="little")
+            self.selectors[predicate] = (self.faiss.IDSelectorBitmap(bits), bits)
+        self.selector = self.selectors[predicate][0]
 
     def set(self, effort: dict[str, int], threads: int) -> None:
         self.faiss.omp_set_num_threads(threads)
@@ -133,6 +136,10 @@ class QdrantEdge(Index):
         self.qdrant = package("qdrant_edge")
         self.shard: Any = None
 
+    def _vectors(self) -> Any:
+        distance = getattr(self.qdrant.Distance, self.spec.pick("Cosine", "Dot", "Euclid"))
+        return self.qdrant.EdgeVectorParams(size=self.spec.dim, distance=distance)
+
     def build(self, base: Floats, learn: Floats | None, threads: int) -> None:
         self.base, self.threads = base, threads  # built in the folder where it stays: see `save`
 
@@ -140,10 +147,10 @@ class QdrantEdge(Index):
         q, place = self.qdrant, folder / "shard"
         place.mkdir()
         graph = q.HnswIndexConfig(m=16, ef_construct=200, full_scan_threshold=10_000, max_indexing_threads=self.threads)
-        distance = getattr(q.Distance, self.spec.pick("Cosine", "Dot", "Euclid"))
-        vectors = q.EdgeVectorParams(size=self.spec.dim, distance=distance)
         tuned = q.EdgeOptimizersConfig(indexing_threshold=1000, default_segment_number=1)
-        self.shard = q.EdgeShard.create(str(place), q.EdgeConfig(vectors=vectors, hnsw_config=graph, optimizers=tuned))
+        self.shard = q.EdgeShard.create(
+            str(place), q.EdgeConfig(vectors=self._vectors(), hnsw_config=graph, optimizers=tuned)
+        )
         columns = attributes(self.base)
         for column in columns:
             self.shard.update(q.UpdateOperation.create_field_index(column, q.PayloadSchemaType.Integer))
@@ -163,7 +170,9 @@ class QdrantEdge(Index):
         copy = folder / "opened"  # an open shard writes to its folder
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder / "shard", copy)
-        self.shard = self.qdrant.EdgeShard.load(str(copy), self.qdrant.EdgeConfig(max_search_threads=1))
+        self.shard = self.qdrant.EdgeShard.load(
+            str(copy), self.qdrant.EdgeConfig(vectors=self._vectors(), max_search_threads=1)
+        )
 
     def restrict(self, predicate: Predicate) -> None:
         q = self.qdrant

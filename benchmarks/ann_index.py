@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ann_data import Dataset, Floats, Ids, K
+
+
+def package(name: str) -> Any:
+    """An optional module, untyped: none of the peers has complete type information."""
+    return importlib.import_module(name)
 
 
 class Spec(NamedTuple):

@@ -39,8 +39,10 @@ def blocks(result: Result) -> list[tuple[str, str, int]]:
     return list(dict.fromkeys((c.kind, c.mode, c.threads) for m in result["indexes"] for c in m.curves))
 
 
-def rows(name: str, result: Result, recalls: Sequence[float] = RECALLS) -> Iterator[harness.Row]:
-    """Our best against the best peer at each recall; then bytes and build time of ours at 0.95 against two peers."""
+def rows(
+    name: str, result: Result, recalls: Sequence[float] = RECALLS, references: Sequence[str] = REFERENCES
+) -> Iterator[harness.Row]:
+    """Our best against the best peer at each recall; then bytes and build time of ours at 0.95 against `references`."""
     ours = [m for m in result["indexes"] if m.ours]
     peers = [m for m in result["indexes"] if not m.ours]
     for kind, mode, threads in blocks(result):
@@ -53,7 +55,7 @@ def rows(name: str, result: Result, recalls: Sequence[float] = RECALLS) -> Itera
                 yield harness.compare(where, metric, "q/s", left[1], peer, right[1], threads)
         left = best(ours, kind, mode, threads, 0.95)
         if mode == "single" and left:
-            for peer_index in (m for m in peers if m.name in REFERENCES):
+            for peer_index in (m for m in peers if m.name in references):
                 peer = (peer_index.name, peer_index.version)
                 for metric, unit, part in (("bytes", "bytes a vector", "bytes"), ("build_s", "CPU s", "build_cpu_s")):
                     mine, theirs = left[0].build[part], peer_index.build[part]

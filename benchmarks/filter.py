@@ -140,7 +140,7 @@ def main() -> None:
                 data = filtered(whole, n, options.queries)
                 result, more = measure(data, whole, contenders, options)
                 results[data.name] = result
-                rows += [*ann_report.rows(data.name, result, (0.98,)), *more]
+                rows += [*ann_report.rows(data.name, result, (0.98,), ()), *more]
     lines = [line for name, result in results.items() for line in ann_report.tables(name, result, RECALLS)]
     if options.quick or not results:
         print("\n".join([*lines, harness.table(rows)]))
