@@ -42,7 +42,7 @@ class Truth:
         """Share of the K best that were found; an id given twice counts once, -1 not at all."""
         hits = 0
         for query, tenth, ids in zip(self.queries, self.tenth, found, strict=True):
-            unique = np.unique(ids[ids >= 0])
+            unique = np.unique(ids[(ids >= 0) & (ids < len(self.base))])
             scores = similarity(query[None], self.base[unique], self.metric)[0]
             hits += min(int((scores >= tenth - 1e-5 * max(abs(float(tenth)), 1e-3)).sum()), K)
         return hits / (K * len(found))

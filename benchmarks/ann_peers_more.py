@@ -67,7 +67,7 @@ class Ngt(Index):
 
     def save(self, folder: Path) -> None:
         assert self.base is not None
-        draft, distance = str(folder / "anng"), self.spec.pick("L2", "InnerProduct", "L2")
+        draft, distance = str(folder / "anng"), self.spec.pick("L2", "Inner Product", "L2")
         self.ngt.create(draft, self.spec.dim, edge_size_for_creation=100, distance_type=distance)
         index = self.ngt.Index(draft)
         index.batch_insert(self.base, num_threads=self.threads)
