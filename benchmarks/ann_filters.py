@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class FilteredDataset(Dataset):
 
     predicates: dict[str, Predicate]
 
-    @property
+    @cached_property
     def truth(self) -> dict[str, Truth]:
         return {k: p.truth(self.base, self.metric, self.queries[k]) for k, p in self.predicates.items()}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,7 +17,7 @@ from ann_index import Contender, Index
 from ann_store import Built, Shelf, describe
 from threadpoolctl import threadpool_limits
 
-ENOUGH, TOO_LITTLE = 0.9995, 0.70
+ENOUGH, TOO_LITTLE = 0.997, 0.80
 """Efforts beyond the first that recalls so much are not measured, and of those that recall less only the best."""
 
 
@@ -97,22 +99,30 @@ class Task(NamedTuple):
     repeats: int
 
 
-def recalls(index: Index, contender: Contender, data: Dataset, budget: float, enter: Enter) -> Iterator[Task]:
-    """What is worth timing."""
+def recalls(
+    index: Index, contender: Contender, data: Dataset, folder: Path, budget: float, enter: Enter
+) -> Iterator[Task]:
+    """What is worth timing. Recalls are kept beside the index, with a first guess of the speed: they do not change."""
+    file = folder / "recalls.json"
+    known: dict[str, tuple[float, float]] = json.loads(file.read_text()) if file.exists() else {}
     for kind, truth in data.truth.items():
         tasks: list[Task] = []
         enter(index, kind)
         for effort in contender.efforts:
-            index.set(effort, 1)
-            start = time.process_time()
-            found = index.search(truth.queries)
-            rate = len(found) / max(time.process_time() - start, 1e-6)
+            key = f"{kind}, {len(truth.queries)} queries: {effort}"
+            if key not in known:
+                index.set(effort, 1)
+                start = time.process_time()
+                found = index.search(truth.queries)
+                known[key] = (truth.recall(found), len(found) / max(time.process_time() - start, 1e-6))
+            recall, rate = known[key]
             wanted = max(int(rate * budget), 10)
             timed = truth.queries[: min(wanted, len(truth.queries))]
-            tasks.append(Task(kind, effort, truth.recall(found), timed, max(round(wanted / len(timed)), 1)))
+            tasks.append(Task(kind, effort, recall, timed, max(round(wanted / len(timed)), 1)))
             if tasks[-1].recall >= ENOUGH:
                 break
         low = [task.recall < TOO_LITTLE for task in tasks]
+        file.write_text(json.dumps(known))
         yield from tasks[max(sum(low) - 1, 0) :] if sum(low) < len(low) else tasks[-1:]
 
 
@@ -157,7 +167,9 @@ def sweep(
     for contender, build in builds.items():
         try:
             with threadpool_limits(1):
-                plans[contender] = list(recalls(shelf.take(contender, build), contender, data, budget, enter))
+                plans[contender] = list(
+                    recalls(shelf.take(contender, build), contender, data, build.folder, budget, enter)
+                )
         except Exception as error:
             print(f"{contender.name} skipped: its search failed: {error!r:.200}", flush=True)
             continue
