@@ -94,7 +94,7 @@ class LexicalIndex:
         file = read_sections(Path(path), KIND)
         try:
             dtypes: dict[str, str] = {**DTYPES, "counts": file.meta["counts"]}
-            arrays = {name: file.sections[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+            arrays = {name: file.section(name).view(np.dtype(dtype)) for name, dtype in dtypes.items()}
             return cls(arrays, file.meta["language"])
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path}: {error}", hint="rebuild it from the stored chunks") from error
