@@ -72,6 +72,11 @@ class SectionFile:
         self._damage: str | None = None
         self._checking = threading.Lock()
 
+    @property
+    def names(self) -> list[str]:
+        """The sections, in the order in which they lie."""
+        return list(self._sections)
+
     def section(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a section, checked: read-only uint8[length]. DamagedFileError."""
         found = self.unchecked(name)

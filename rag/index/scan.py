@@ -220,7 +220,7 @@ class ScanIndex:
         meta: Mapping[str, Any] = file.meta
         index = cls(meta["dim"], meta["metric"], meta["codec"])
         if "learned" in meta:
-            shapes: Mapping[str, list[int]] = meta["learned"]
+            shapes: dict[str, list[int]] = dict(meta["learned"])
             index._learned = Learned(*(_learned(file, name, shapes.get(name)) for name in Learned._fields))
             index._store = _native.VectorStore(index.dim, index.metric, index.codec, *index._learned)
         rows = meta["rows"]
