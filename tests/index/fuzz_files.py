@@ -132,9 +132,9 @@ def scarred(rng: random.Random, data: bytes) -> bytes:
 
 
 ODD: list[Json] = [
-    None, True, False, -1, 0, 1, 7, 63, 64, 65, 1 << 20, 1 << 31, 1 << 32, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
-    1 << 64, -(1 << 63), 10**40, 1.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "\ud800", "ids", "float32",
-    "leanvec", "cosine", "uint16", "float64", "object", "S3", "scan", [], {}, [[]], [64, 64], [-1], {"x": 1},
+    None, True, False, -1, 0, 1, 7, 63, 64, 65, 1 << 20, 1 << 31, 1 << 32, 1 << 62, (1 << 63) - 1, 1 << 63,
+    (1 << 64) - 1, 1 << 64, -(1 << 63), 10**40, 1.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "\ud800", "ids",
+    "float32", "leanvec", "cosine", "uint16", "float64", "object", "S3", "scan", [], {}, [[]], [64, 64], [-1], {"x": 1},
 ]  # fmt: skip
 
 
