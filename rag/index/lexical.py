@@ -30,6 +30,7 @@ DTYPES = {
     "posting_offsets": "uint64",
     "rows": "uint32",
 }  # of the sections; that of "counts" differs from file to file
+COUNTS = ("uint8", "uint16", "uint32")
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -95,8 +96,10 @@ class LexicalIndex:
         file = read_sections(Path(path), KIND)
         try:
             dtypes: dict[str, str] = {**DTYPES, "counts": file.meta["counts"]}
-            arrays = {name: file.sections[name].view(np.dtype(dtype)) for name, dtype in dtypes.items()}
-            return cls(arrays, file.meta["language"])
+            arrays = {name: file.section(name).view(np.dtype(dtype)) for name, dtype in dtypes.items()}
+            if dtypes["counts"] not in COUNTS or not isinstance(language := file.meta["language"], str):
+                raise TypeError(f"its settings are {file.meta!r}")
+            return cls(arrays, language)
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{path}: {error}", hint="rebuild it from the stored chunks") from error
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import DamagedFileError, InputError
-from rag.index.files import SectionFile, read_sections, write_sections
+from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.learning import Learned, learn, learns
@@ -41,6 +41,7 @@ are ranked again.
 CODECS: tuple[Codec, ...] = get_args(Codec)
 
 MAX_DIM = 65536
+MOST_ROWS = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class ScanIndex:
         self._metric: Metric = metric
         self._codec: Codec = codec
         self._learned: Learned | None = None
+        self._file: SectionFile | None = None  # what it was opened from, until all of that is checked
         self._writing = threading.Lock()  # a save sees no half of an add
 
     @property
@@ -160,11 +162,12 @@ class ScanIndex:
         `rerank`: how many of a first pass are ranked by the finer copy, where the codec keeps one (at least k; more
         find more and take longer); 0 for what suits the codec: leanvec 10k + 50, int8 k + max(32, k).
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
-        Raises InputError for NaN or infinity, a wrong dimension, k < 1, or a query of zeros under cosine.
+        Raises InputError for NaN or infinity, a wrong dimension, k < 1, or a query of zeros under cosine, and
+        DamagedFileError when the file it was opened from is damaged: the first search checks what `open` did not.
         """
         matrix = as_vectors(queries, self.dim, "queries")
         return Matches(
-            *self._store.scan(
+            *self._checked().scan(
                 matrix, check_k(k), prepared(filter), check_count(rerank, "rerank"), check_count(threads, "threads")
             )
         )
@@ -172,9 +175,9 @@ class ScanIndex:
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors float32[n, dim] of these ids (at unit length under cosine), from the finest copy.
 
-        Raises NotFoundError for an id that is not there.
+        Raises NotFoundError for an id that is not there; DamagedFileError, as `search` does.
         """
-        return self._store.vectors(as_ids(ids))
+        return self._checked().vectors(as_ids(ids))
 
     def stats(self) -> ScanStats:
         """Counts and bytes by part."""
@@ -186,16 +189,17 @@ class ScanIndex:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to a file, which is there completely or not at all; searches go on meanwhile.
 
-        Raises CollectionError when it cannot be written.
+        Raises CollectionError when it cannot be written; DamagedFileError, as `search` does, rather than copy damage.
         """
         with self._writing:
+            store = self._checked()
             meta: dict[str, Any] = {
                 "dim": self.dim,
                 "metric": self.metric,
                 "codec": self.codec,
-                "rows": self._store.rows,
+                "rows": store.rows,
             }
-            sections = self._store.parts()
+            sections = store.parts()
             if self._learned is not None:
                 learned = {name: array for name, array in self._learned._asdict().items() if array is not None}
                 meta["learned"] = {name: list(array.shape) for name, array in learned.items()}
@@ -204,30 +208,56 @@ class ScanIndex:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ScanIndex:
-        """Map a saved index into memory, after checking all of it. It can be changed, which does not touch the file.
+        """Map a saved index into memory: milliseconds for a million vectors. Changing it does not touch the file.
 
-        Raises NotFoundError, DamagedFileError (naming the section), or CollectionError for a version from the future.
+        What is small is checked at once, the vectors before they are first read; that reads all of them once, on all
+        cores. Raises NotFoundError, DamagedFileError (naming the section), or CollectionError for a version from the
+        future.
         """
         file = read_sections(Path(path), "scan")
+        try:
+            return cls._from(file)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{path} holds what no index can be made of: {error}", hint=REBUILD) from error
+
+    @classmethod
+    def _from(cls, file: SectionFile) -> ScanIndex:
         meta: Mapping[str, Any] = file.meta
         index = cls(meta["dim"], meta["metric"], meta["codec"])
-        learned: Mapping[str, list[int]] = meta.get("learned", {})
-        sizes = {name: 4 * int(np.prod(shape)) for name, shape in learned.items()}
-        _check_sizes(path, file, sizes)
-        if learned:
-            index._learned = Learned(*(_take(file, name, learned.get(name)) for name in Learned._fields))
+        if "learned" in meta:
+            shapes: dict[str, list[int]] = dict(meta["learned"])
+            index._learned = Learned(*(_learned(file, name, shapes.get(name)) for name in Learned._fields))
             index._store = _native.VectorStore(index.dim, index.metric, index.codec, *index._learned)
-        _check_sizes(path, file, index._store.part_sizes(meta["rows"]))
-        index._store.attach(meta["rows"], {name: part for name, part in file.sections.items() if name not in sizes})
+        rows = meta["rows"]
+        if type(rows) is not int or not 0 <= rows <= MOST_ROWS:
+            raise InputError(f"rows is {rows!r}")
+        parts = {name: file.unchecked(name) for name in index._store.part_sizes(rows)}
+        for name, size in index._store.part_sizes(rows).items():
+            if len(parts[name]) != size:
+                raise InputError(f"section {name!r} is {len(parts[name])} bytes long, not {size}")
+        # These are read when they are attached.
+        ids, tombstones = file.section("ids").view(np.int64), file.section("tombstones").view(np.uint64)
+        if rows and ids.min() < 0:
+            raise InputError("section 'ids' holds a negative id")
+        if rows % 64 and int(tombstones[-1]) >> rows % 64:
+            raise InputError("section 'tombstones' marks rows that are not there")
+        index._store.attach(rows, parts)
+        index._file = file
         return index
 
+    def _checked(self) -> _native.VectorStore:
+        """The store, once all of the file that it was opened from is checked."""
+        if (file := self._file) is not None:
+            file.check()
+            self._file = None
+        return self._store
 
-def _check_sizes(path: str | os.PathLike[str], file: SectionFile, sizes: Mapping[str, int]) -> None:
-    for name, size in sizes.items():
-        if name not in file.sections or len(file.sections[name]) != size:
-            raise DamagedFileError(f"{path}: section {name!r} is missing or not {size} bytes long")
 
-
-def _take(file: SectionFile, name: str, shape: list[int] | None) -> Any:
+def _learned(file: SectionFile, name: str, shape: list[int] | None) -> Any:
     """A float32 array out of its section, or None."""
-    return None if shape is None else file.sections[name].view(np.float32).reshape(shape)
+    if shape is None:
+        return None
+    array = file.section(name).view(np.float32).reshape(shape)
+    if not np.isfinite(array).all():
+        raise InputError(f"section {name!r} holds NaN or infinity")
+    return array

@@ -18,6 +18,7 @@ import pytest
 from rag.collection import Collection
 from rag.errors import CollectionError, RagError
 from rag.types import Chunk, Document
+from tests.collection import kill_loop
 from tests.collection.samples import ENCODER, check, document, filled, put
 
 KILLS = 60
@@ -41,6 +42,12 @@ def test_writers_that_die_at_every_step_of_a_commit(tmp_path: Path) -> None:
     deaths, generation = crash(tmp_path / "kb", "points", 1000)
     assert 20 <= deaths < 1000
     assert generation >= 7
+
+
+def test_processes_that_are_killed_between_commits_merges_and_readers(tmp_path: Path) -> None:
+    tally = kill_loop.run(tmp_path / "kb", kills=6, seed=3)
+    assert tally.kills == 6
+    assert tally.steps >= 3, "some commits came through"
 
 
 BEFORE = {f"doc{i}": document(f"doc{i}") for i in range(3)}

@@ -283,9 +283,9 @@ class FaissIndex:
         """
         file = read_sections(Path(path), "faiss")
         made = cls(file.meta["dim"], file.meta["metric"], file.meta["kind"])
-        id_of = np.frombuffer(file.sections["ids"], "<i8").astype(np.int64)
+        id_of = np.frombuffer(file.section("ids"), "<i8").astype(np.int64)
         try:
-            index = made._faiss.deserialize_index(file.sections["index"].copy())
+            index = made._faiss.deserialize_index(file.section("index").copy())
         except RuntimeError as error:
             raise DamagedFileError(
                 f"{path}: faiss cannot read section 'index'", hint="was it written by a newer faiss? rebuild it"
