@@ -42,6 +42,10 @@ void Graph::attach(std::span<const std::byte> bytes, double longest, const std::
     const std::unique_lock writing(store_.mutex());
     if (rows_ || bytes.size() != store_.rows() * row_bytes())
         throw InputError("links for another number of rows", "the file is damaged");
+    const std::span links(reinterpret_cast<const uint32_t*>(bytes.data()), bytes.size() / sizeof(uint32_t));
+    uint32_t wrong = 0;
+    for (const uint32_t link : links) wrong |= (link >= store_.rows()) & (link != kNoRow);
+    if (wrong) throw InputError("links lead to rows that are not there", "the file is damaged");
     longest_ = longest;
     foreign_ = reinterpret_cast<const uint32_t*>(bytes.data());
     rows_ = bytes.size() / row_bytes();

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import _native
-from rag.index.inputs import as_ids
 from rag.errors import InputError
+from rag.index.inputs import as_ids
 
 __all__ = ["IdFilter", "allowed_ids", "prepared"]
 
@@ -17,8 +17,8 @@ __all__ = ["IdFilter", "allowed_ids", "prepared"]
 class IdFilter:
     """Ids that a search may find, int64[m], sorted and unique, made ready once for any number of searches.
 
-    An index keeps what the filter selects in it until the index changes, so the second search with the same filter costs
-    nothing more than one without. Safe to use from several threads. Raises InputError for ids that are not sorted.
+    An index keeps what the filter selects in it until the index changes, so the second search with the same filter
+    costs nothing more than one without. Safe to use from several threads. Raises InputError for unsorted ids.
     """
 
     def __init__(self, ids: NDArray[np.int64]) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag import _native
-from rag.errors import DamagedFileError, InputError
+from rag.errors import InputError
 from rag.index.effort import WINDOWS, EffortCurve, measure
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
-from rag.index.learning import Learned
+from rag.index.native import Codec, NativeIndex, ScanStats
 from rag.index.protocol import Matches, Metric
-from rag.index.scan import Codec, ScanIndex, ScanStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from rag.index.files import SectionFile
 
 __all__ = ["GraphIndex", "GraphStats"]
 
@@ -31,13 +34,13 @@ _UNTIDY = 0.2  # share of linked rows that may be deleted before links are led a
 
 @dataclass(frozen=True, slots=True)
 class GraphStats(ScanStats):
-    """Also: links of a row (`degree`, on average), and the measured `effort` curve, None while there are few vectors."""
+    """Also: links of a row (`degree`, on average), and the measured `effort`, None while there are few vectors."""
 
     degree: float
     effort: EffortCurve | None
 
 
-class GraphIndex(ScanIndex):
+class GraphIndex(NativeIndex):
     """A `VectorIndex` that walks along links between near vectors, and so looks at few of them.
 
     `dim`, `metric` and `codec` are those of `ScanIndex`; walks read the codec's short copy, results are ranked by the
@@ -51,6 +54,8 @@ class GraphIndex(ScanIndex):
     Vamana: Subramanya et al., NeurIPS 2019; links beyond rows that fail a filter: ACORN, Patel et al., SIGMOD 2024.
     """
 
+    kind: ClassVar[str] = "graph"
+
     def __init__(
         self,
         dim: int,
@@ -63,32 +68,32 @@ class GraphIndex(ScanIndex):
         seed: int = 0,
         threads: int = 0,
     ) -> None:
-        for name, value, low, high in (("degree", degree, 8, 128), ("window", window, 16, 2000), ("passes", passes, 1, 4)):
+        for name, value, low, high in (
+            ("degree", degree, 8, 128),
+            ("window", window, 16, 2000),
+            ("passes", passes, 1, 4),
+        ):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
                 raise InputError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
         self._form = {"degree": int(degree), "window": int(window), "passes": int(passes), "seed": int(seed)}
         self._threads = check_count(threads, "threads")
         super().__init__(dim, metric, codec)
-        self._graph = _native.Graph(self._store, **self._form)
         self._curve: EffortCurve | None = None
         self._tidied = 0  # deleted rows that no link leads to
+        self._longest = 0.0
+        self._opening = threading.Lock()
 
-    def _use(self, learned: Learned) -> None:
-        super()._use(learned)
-        self._graph = _native.Graph(self._store, **self._form)
-
-    def __repr__(self) -> str:
-        return f"GraphIndex(dim={self.dim}, metric={self.metric!r}, codec={self.codec!r}, vectors={len(self)})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a GraphIndex cannot be pickled; use save(path), and GraphIndex.open(path) in the other process")
+    def _use(self, store: _native.VectorStore) -> None:
+        super()._use(store)
+        self._graph = _native.Graph(store, **self._form)
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add vectors float32[n, dim] under new ids int64[n] (each >= 0); the id of a deleted vector is new again.
 
-        Searches go on meanwhile. Raises InputError, and adds nothing, for what `ScanIndex.add` refuses; nothing is added
-        either when it is interrupted.
+        Searches go on meanwhile. Raises InputError for what `ScanIndex.add` refuses. Then, and when it is
+        interrupted, nothing is added.
         """
+        self._checked()
         super().add(ids, vectors)
         known = self._curve.vectors if self._curve else _FEW / _GROWTH
         try:
@@ -108,6 +113,7 @@ class GraphIndex(ScanIndex):
 
         Links are led around deleted vectors once these are a fifth of all, or when `consolidate` is called.
         """
+        self._checked()
         removed = super().delete(ids)
         dead = self._store.rows - self._store.live
         if dead - self._tidied > _UNTIDY * self._store.rows:
@@ -116,6 +122,7 @@ class GraphIndex(ScanIndex):
 
     def consolidate(self) -> None:
         """Lead links around deleted vectors (FreshVamana: Singh et al., 2021), so that walks no longer meet them."""
+        self._checked()
         with self._writing:
             dead = self._store.rows - self._store.live
             self._graph.consolidate(self._threads)
@@ -145,7 +152,7 @@ class GraphIndex(ScanIndex):
         )
         return self._curve
 
-    def search(  # type: ignore[override]
+    def search(
         self,
         queries: NDArray[np.float32],
         k: int,
@@ -171,14 +178,16 @@ class GraphIndex(ScanIndex):
         window: int | None = check_count(effort, "effort")
         if not window and self._curve is not None:
             window = self._curve.window(recall, wanted)
+        store = self._checked()
         if not window:
-            everything = self._store.rows if recall == 1 else deep
-            return Matches(*self._store.scan(matrix, wanted, allowed, everything, cores))
+            everything = store.rows if recall == 1 else deep
+            return Matches(*store.scan(matrix, wanted, allowed, everything, cores))
         return Matches(*self._graph.walk(matrix, wanted, allowed, window, deep, cores))
 
     def stats(self) -> GraphStats:
         """Counts, bytes by part, degree, and the measured effort curve."""
         own = super().stats()
+        self._checked()
         with self._writing:
             links = self._graph.links()
             degree = float((links != 2**32 - 1).sum(1).mean()) if len(links) else 0.0
@@ -187,6 +196,37 @@ class GraphIndex(ScanIndex):
             own.vectors, own.tombstones, own.dim, own.metric, own.codec, sizes, degree=degree, effort=self._curve
         )
 
+    def _content(self) -> tuple[dict[str, Any], dict[str, list[NDArray[np.uint8]]]]:
+        meta, sections = super()._content()
+        meta |= {"graph": self._form, "longest": self._graph.longest, "tidied": self._tidied}
+        if self._curve is not None:
+            meta["effort"] = asdict(self._curve)
+        sections["links"] = [self._graph.links().reshape(-1).view(np.uint8)]
+        return meta, sections
+
+    @classmethod
+    def _described(cls, meta: Mapping[str, Any]) -> Self:
+        return cls(meta["dim"], meta["metric"], meta["codec"], **meta["graph"])
+
+    def _attach(self, file: SectionFile) -> None:
+        super()._attach(file)
+        if len(file.unchecked("links")) != file.meta["rows"] * 4 * self._form["degree"]:
+            raise InputError("section 'links' has the wrong length")
+        self._tidied = int(file.meta["tidied"])
+        self._longest = float(file.meta["longest"])
+        if (effort := file.meta.get("effort")) is not None:
+            self._curve = EffortCurve(int(effort["vectors"]), tuple(effort["windows"]), tuple(effort["recalls"]))
+
+    def _checked(self) -> _native.VectorStore:
+        # Links are read when they are attached: they must lead to rows that exist.
+        if (file := self._file) is not None:
+            with self._opening:
+                if self._file is not None:
+                    file.check()
+                    self._graph.attach(file.section("links"), self._longest)
+                    self._file = None
+        return self._store
+
 
 def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stand-ins for queries: half-way between two vectors each.
@@ -194,7 +234,7 @@ def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     Queries are seldom like the vectors they look for. Recall with these grows with effort as it does for real questions
     about passages, where it grows slower than with vectors of the same kind.
     """
-    middle = (vectors + np.roll(vectors, 1, axis=0)) / 2
+    middle = np.asarray((vectors + np.roll(vectors, 1, axis=0)) / 2, dtype=np.float32)
     opposite = ~middle.any(1)
     middle[opposite] = vectors[opposite]
     return middle

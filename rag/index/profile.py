@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.index.inputs import as_vectors, check_count
+from rag.index.native import CODECS, Codec
 from rag.index.neighbours import NOTHING, Progress, as_points, filled, local_dimension, nearest_others
 from rag.index.protocol import Metric
-from rag.index.scan import CODECS, Codec, ScanIndex
+from rag.index.scan import ScanIndex
 
 __all__ = ["CodecProfile", "Profile", "QueryProfile", "Rows", "profile"]
 

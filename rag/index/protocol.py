@@ -54,7 +54,12 @@ class VectorIndex(Protocol):
         ...
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, filter: IdFilter | NDArray[np.int64] | None = None, threads: int = 0
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        filter: IdFilter | NDArray[np.int64] | None = None,
+        threads: int = 0,
     ) -> Matches:
         """The k nearest for each query float32[q, dim]; with `filter` (allowed ids, sorted, unique) among those only.
 

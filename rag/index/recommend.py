@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rag.errors import InputError
+from rag.index.native import Codec
 from rag.index.order import Order
 from rag.index.profile import CodecProfile, Profile
-from rag.index.scan import Codec
 
 __all__ = ["GRAPH_FROM", "Recommendation", "recommend"]
 

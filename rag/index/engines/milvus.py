@@ -21,7 +21,7 @@ from rag.errors import ConfigError, InputError, did_you_mean
 from rag.index.engines.checks import check_dim, checked_new, checked_vectors
 from rag.index.engines.milvus_client import MilvusClient
 from rag.index.engines.widen import nothing, widened
-from rag.index.filter import allowed_ids
+from rag.index.filter import IdFilter, allowed_ids
 from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.merge import merge_matches
 from rag.index.protocol import Matches, Metric
@@ -146,7 +146,12 @@ class MilvusIndex:
     # Searching
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, filter: NDArray[np.int64] | None = None, threads: int = 0
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        filter: IdFilter | NDArray[np.int64] | None = None,
+        threads: int = 0,
     ) -> Matches:
         """The k nearest for each query float32[q, dim]: ids int64[q, k] and scores float32[q, k], best first.
 
