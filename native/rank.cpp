@@ -1,6 +1,8 @@
 #include "rank.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace rag {
 
@@ -13,7 +15,9 @@ void rescore(const Tier& tier, const Queries& prepared, size_t query, std::vecto
         if (kept) std::copy_n(tier.factors_of(found[i].row), kept, factors.data() + i * kept);
     }
     prepared.rows(query, {rows.data(), factors.data(), found.size()}, scores.data());
-    for (size_t i = 0; i < found.size(); ++i) found[i].score = scores[i];
+    // NaN, which only a forged file leads to, has no place in an order; it comes last.
+    for (size_t i = 0; i < found.size(); ++i)
+        found[i].score = std::isnan(scores[i]) ? -std::numeric_limits<float>::infinity() : scores[i];
     std::sort(found.begin(), found.end(), better);
 }
 

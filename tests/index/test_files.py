@@ -152,7 +152,7 @@ def test_only_what_is_large_waits_and_is_checked_by_several_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    large = rng.integers(0, 256, 40 * CHUNK + 5, np.uint8)
+    large = rng.integers(0, 256, 18 * CHUNK + 5, np.uint8)
     write_sections(tmp_path / "file", "test", {}, {"large": [large[:7], large[7:]], "small": [large[:CHUNK]]})
     file = read_sections(tmp_path / "file", "test")
     np.testing.assert_array_equal(file.unchecked("large"), large)
@@ -161,7 +161,7 @@ def test_only_what_is_large_waits_and_is_checked_by_several_threads(
     assert entry["crc32c"] == [crc32c(large[i : i + CHUNK]) for i in range(0, len(large), CHUNK)]
     assert small["crc32c"] == [crc32c(large[:CHUNK])]
 
-    for position in (0, 17 * CHUNK + 3, 40 * CHUNK + 4):
+    for position in (0, 17 * CHUNK + 3, 18 * CHUNK + 4):
         with (tmp_path / "file").open("r+b") as raw:
             raw.seek(entry["offset"] + position)
             raw.write(bytes([large[position] ^ 1]))
@@ -330,6 +330,21 @@ def test_contents_that_make_no_sense(tmp_path: Path, name: str) -> None:
     write_sections(path, "scan", file.meta, {name: [content] for name, content in sections.items()})
     with pytest.raises(DamagedFileError, match=repr(section)):
         ScanIndex.open(path)
+
+
+def test_forged_numbers_that_are_none_come_last(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build("int8").save(path)
+    file = read_sections(path, "scan")
+    sections = {section: file.section(section).copy() for section in file.names}
+    secondary = sections["secondary"].view(np.float16).reshape(ROWS, -1)
+    secondary[::3] = np.nan
+    write_sections(path, "scan", file.meta, {name: [content] for name, content in sections.items()})
+    found = ScanIndex.open(path).search(QUERIES, ROWS - 3)
+    sound = ROWS * 2 // 3 - 2  # two of the deleted ones were
+    assert np.isfinite(found.scores[:, :sound]).all()
+    assert (found.ids[:, :sound] % 3 > 0).all()
+    assert np.isneginf(found.scores[:, sound:]).all()
 
 
 @pytest.mark.parametrize("meta", [{"counts": "float64"}, {"counts": ["uint8"]}, {"counts": "S1"}, {"language": 5}, {}])
