@@ -20,6 +20,9 @@ struct V {
     static inline f fma(f a, f b, f c) { return _mm512_fmadd_ps(a, b, c); }
     static inline f sub(f a, f b) { return _mm512_sub_ps(a, b); }
     static inline f mul(f a, f b) { return _mm512_mul_ps(a, b); }
+    static inline f add(f a, f b) { return _mm512_add_ps(a, b); }
+    static inline f min(f a, f b) { return _mm512_min_ps(a, b); }
+    static inline f max(f a, f b) { return _mm512_max_ps(a, b); }
     static inline float sum(f x) { return _mm512_reduce_add_ps(x); }
     static inline unsigned not_less(f a, f b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
     static inline f load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
@@ -69,6 +72,8 @@ struct V {
     static inline i isub(i a, i b) { return _mm512_sub_epi32(a, b); }
     static inline i imul(i a, int b) { return _mm512_mullo_epi32(a, _mm512_set1_epi32(b)); }
     static inline f to_float(i x) { return _mm512_cvtepi32_ps(x); }
+    static inline i to_int(f x) { return _mm512_cvttps_epi32(x); }
+    static inline void store_bytes(std::byte* p, i x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
 };
 
 #include "kernels_body.h"
