@@ -51,6 +51,17 @@ struct AdaptiveQuery {
     float constant;
 };
 
+// Product codes: byte m of a row names one of 256 centroids for components 8m .. 8m + 7. A score is
+// step * (sum of table[m][code m]) + constant.
+inline constexpr size_t kProductWidth = 8, kCentroids = 256;
+struct ProductQuery {
+    const uint8_t* table;  // [lines * 64][256]; zeros where a row is padded
+    size_t lines;          // of 64 bytes
+    float step, constant;
+};
+// The centroids of one part, component by component; the last 256 are minus half their squared lengths.
+inline constexpr size_t kCodebook = (kProductWidth + 1) * kCentroids;
+
 // A number x becomes the code trunc((x - low) * inverse + shift), kept within 0 and `most`.
 struct Grid {
     float low, inverse, shift, most;
@@ -76,6 +87,13 @@ struct Kernels {
     void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);  // 1 2 4 8 bits
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
+
+    void (*score_product)(const std::byte* const* rows, size_t n, const ProductQuery& query, float* out);
+    // scores[256] of x[8]: inner products with the centroids, and with `near` less half the centroids' squared lengths.
+    void (*score_centroids)(const float* x, const float* codebook, bool near, float* scores);
+    // Which of the centroids are nearest to n vectors x[8] that lie `stride` apart, codes `code_stride` apart.
+    void (*nearest_centroids)(const float* x, size_t stride, size_t n, const float* codebook, std::byte* codes,
+                              size_t code_stride);
 
     // Numbers to codes and back, n a multiple of 32. The kernels of 12 bits have codes in groups, as drawn above.
     void (*range)(const float* x, size_t n, float* low, float* high);  // the smallest and the largest

@@ -22,7 +22,18 @@ from rag.index.protocol import Matches, Metric
 __all__ = ["CODECS", "Codec", "ScanIndex", "ScanStats"]
 
 Codec: TypeAlias = Literal[
-    "float32", "float16", "int8", "lvq8", "lvq4x8", "lvq4x4", "rabitq1", "rabitq2", "rabitq4", "leanvec", "leanvec4"
+    "float32",
+    "float16",
+    "int8",
+    "lvq8",
+    "lvq4x8",
+    "lvq4x4",
+    "rabitq1",
+    "rabitq2",
+    "rabitq4",
+    "leanvec",
+    "leanvec4",
+    "pq",
 ]
 """float32: as given. float16: half the bytes, numbers rounded to 11 bits, magnitudes to 65504.
 
@@ -35,7 +46,9 @@ are ranked again.
 - rabitq1, rabitq2, rabitq4: 1, 2 or 4 bits a number after a random rotation; then 12 bits (RaBitQ: Gao and Long,
   SIGMOD 2024).
 - leanvec: 2 bits for each of the 208 directions that matter most, in one cache line of 64 bytes whatever the dimension;
-  then 12 bits (LeanVec: Tepper et al., TMLR 2024). The fastest scan, and the smallest first copy."""
+  then 12 bits (LeanVec: Tepper et al., TMLR 2024). The fastest scan, and the smallest first copy.
+- pq: a byte for every 8 numbers, which names the nearest of 256 centroids learned for them; then 12 bits (PQ: Jegou et
+  al., PAMI 2011). For thousands of numbers whose weight is not in few directions, such as fixed dimensional encodings."""
 
 CODECS: tuple[Codec, ...] = get_args(Codec)
 
@@ -60,7 +73,7 @@ class ScanIndex:
     `dim` 1 to 65536; `metric` "cosine", "ip" or "l2"; `codec` as listed at `Codec`.
     Scores are those of the stored numbers, in the finer copy where there are two. Then the first pass decides by
     approximate scores which vectors are ranked by the finer ones: `rerank` of them.
-    LVQ, RaBitQ and LeanVec learn from the first vectors that are added, or from what `learn` is given before.
+    LVQ, RaBitQ, LeanVec and PQ learn from the first vectors that are added, or from what `learn` is given before.
     Safe to use from several threads; searches run side by side.
     Under cosine, vectors are stored at unit length, and a vector or query of zeros is refused.
     """
