@@ -48,7 +48,7 @@ are ranked again.
 - leanvec: 2 bits for each of the 208 directions that matter most, in one cache line of 64 bytes whatever the dimension;
   then 12 bits (LeanVec: Tepper et al., TMLR 2024). The fastest scan, and the smallest first copy.
 - pq: a byte for every 8 numbers, which names the nearest of 256 centroids learned for them; then 12 bits (PQ: Jegou et
-  al., PAMI 2011). For thousands of numbers whose weight is not in few directions, such as fixed dimensional encodings."""
+  al., PAMI 2011). For thousands of numbers of much the same weight, such as fixed dimensional encodings."""
 
 CODECS: tuple[Codec, ...] = get_args(Codec)
 
