@@ -35,8 +35,10 @@ std::vector<float> padded(const FloatMatrix& matrix) {
 }
 
 rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
-                     const std::optional<FloatMatrix>& query) {
+                     const std::optional<FloatMatrix>& query, const std::optional<FloatCube>& centroids) {
     rag::Learned result;
+    if (centroids && !(centroids->shape(0) == (dim + 7) / 8 && centroids->shape(1) == 256 && centroids->shape(2) == 8))
+        throw rag::InputError("the centroids do not fit the dimension", "learn them anew");
     const bool pair = base && query && base->shape(0) == query->shape(0) && base->shape(0) > 0 &&
                       base->shape(1) == dim && query->shape(1) == dim;
     if ((mean && mean->shape(0) != dim) || ((base || query) && !pair))
@@ -47,7 +49,22 @@ rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, const s
         result.query = padded(*query);
         result.reduced = base->shape(0);
     }
+    if (centroids) result.centroids.assign(centroids->data(), centroids->data() + centroids->size());
     return result;
+}
+
+nb::tuple sum_by_centroid(const FloatMatrix& vectors, const FloatCube& centroids) {
+    const size_t parts = centroids.shape(0);
+    if (vectors.shape(1) != parts * 8 || centroids.shape(1) != 256 || centroids.shape(2) != 8)
+        throw rag::InputError("the centroids do not fit the vectors", "expected [n, parts * 8] and [parts, 256, 8]");
+    auto [sums, sum_data] = new_matrix<float>(parts, 256 * 8);
+    auto [counts, count_data] = new_matrix<int64_t>(parts, 256);
+    {
+        const nb::gil_scoped_release release;
+        rag::sum_by_centroid(vectors.data(), vectors.shape(0), parts, centroids.data(), thread_count(0), signals(),
+                             sum_data, count_data);
+    }
+    return nb::make_tuple(sums, counts);
 }
 
 void add_vectors(VectorStore& store, const IdArray& ids, const FloatMatrix& vectors) {
@@ -152,10 +169,11 @@ void bind_store(nb::module_& m) {
             "__init__",
             [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec,
                const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
-               const std::optional<FloatMatrix>& query) {
-                new (self) VectorStore(dim, metric_named(metric), codec, learned(dim, mean, base, query));
+               const std::optional<FloatMatrix>& query, const std::optional<FloatCube>& centroids) {
+                new (self) VectorStore(dim, metric_named(metric), codec, learned(dim, mean, base, query, centroids));
             },
-            "dim"_a, "metric"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none())
+            "dim"_a, "metric"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none(),
+            "centroids"_a = nb::none())
         .def_prop_ro("dim", &VectorStore::dim)
         .def_prop_ro("rows", counted<&VectorStore::rows>)
         .def_prop_ro("live", counted<&VectorStore::live>)
@@ -166,4 +184,5 @@ void bind_store(nb::module_& m) {
         .def("parts", [](nb::object self) { return parts(std::move(self)); })
         .def("part_sizes", part_sizes, "n"_a)
         .def("attach", attach, "n"_a, "sections"_a);
+    m.def("sum_by_centroid", sum_by_centroid, "vectors"_a, "centroids"_a);
 }

@@ -32,7 +32,8 @@ std::unique_ptr<Codec> make_codec(std::string_view name, size_t dim, Metric metr
     if (name == "int8") return make_int8(dim, metric);
     if (name == "adaptive8") return make_adaptive(8, dim, metric, learned);
     if (name == "adaptive12") return make_adaptive(12, dim, metric, learned);
-    std::string known = "known: float32, float16, int8";
+    if (name == "pq") return make_product(dim, metric, learned);
+    std::string known = "known: float32, float16, int8, pq";
     for (const PackedForm& form : kPacked) {
         if (name == form.name) return make_packed(form, dim, metric, learned);
         known += ", " + std::string(form.name);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace rag {
 
@@ -17,6 +18,7 @@ enum class Metric { ip, cosine, l2 };  // cosine vectors are of unit length when
 struct Learned {
     std::vector<float> mean, base, query;
     size_t reduced = 0;
+    std::vector<float> centroids;  // of a product codec: [part][256][8]
 };
 
 // Stored vectors to score together. kMaxTile more rows follow the n (those that come next, or any), and their factors.
@@ -64,6 +66,13 @@ std::unique_ptr<Codec> make_float16(size_t dim, Metric metric);
 std::unique_ptr<Codec> make_int8(size_t dim, Metric metric);
 // Bits a component: 8 or 12.
 std::unique_ptr<Codec> make_adaptive(int bits, size_t dim, Metric metric, const Learned& learned);
+
+std::unique_ptr<Codec> make_product(size_t dim, Metric metric, const Learned& learned);
+
+// One round of k-means on each part of 8 components: of the vectors [n, parts * 8] that are nearest to each centroid
+// [parts, 256, 8], the sum, and how many they are.
+void sum_by_centroid(const float* vectors, size_t n, size_t parts, const float* centroids, size_t threads,
+                     const Interrupt& interrupt, float* sums, int64_t* counts);
 
 struct PackedForm {
     std::string_view name, exact;

@@ -51,36 +51,40 @@ private:
 class Adaptive : public Codec {
 public:
     Adaptive(int bits, size_t dim, Metric metric, const Learned& learned)
-        : twelve_(bits == 12), dim_(dim), metric_(metric), learned_(learned) {}
+        : twelve_(bits == 12), dim_(dim), width_(round_up(dim, kGroup)), metric_(metric), learned_(learned),
+          mean_(learned.mean) {
+        mean_.resize(width_);
+    }
 
     std::string_view name() const override { return twelve_ ? "adaptive12" : "adaptive8"; }
-    size_t code_bytes() const override { return kHeader + round_up(dim_, kGroup) / kGroup * group_bytes(); }
+    size_t code_bytes() const override { return kHeader + (twelve_ ? width_ / 2 * 3 : width_); }
     bool panels() const override { return false; }
 
+    // Padding gets the code 0.
     void encode(const float* vector, std::byte* code, float*) const override {
         thread_local std::vector<float> centred;
-        centred.assign(vector, vector + dim_);
-        if (!learned_.mean.empty())
-            for (size_t d = 0; d < dim_; ++d) centred[d] -= learned_.mean[d];
-        const auto [low, high] = std::minmax_element(centred.begin(), centred.end());
-        const int most = twelve_ ? 4095 : 255;
-        const float step = (*high - *low) / static_cast<float>(most);
-        const float header[2] = {step, *low};
-        std::memset(code, 0, code_bytes());
+        centred.resize(width_);
+        for (size_t d = 0; d < dim_; ++d) centred[d] = vector[d] - mean_[d];
+        std::fill(centred.begin() + dim_, centred.end(), centred[0]);
+        float low, high;
+        kernels().range(centred.data(), width_, &low, &high);
+        std::fill(centred.begin() + dim_, centred.end(), low);
+        const float most = twelve_ ? 4095 : 255, step = (high - low) / most, inverse = 1 / step;
+        const Grid grid{low, std::isfinite(inverse) ? inverse : 0, 0.5f, most};
+        (twelve_ ? kernels().quantize12 : kernels().quantize)(centred.data(), width_, grid, code + kHeader);
+        const float header[2] = {step, low};
         std::memcpy(code, header, sizeof header);
-        for (size_t d = 0; d < dim_; ++d) {
-            const float x = step > 0 ? std::round((centred[d] - *low) / step) : 0;
-            put(code, d, std::clamp(static_cast<int>(x), 0, most));
-        }
     }
 
     void decode(const std::byte* code, const float*, float* vector) const override {
         float header[2];
         std::memcpy(header, code, sizeof header);
-        for (size_t d = 0; d < dim_; ++d) {
-            vector[d] = header[0] * static_cast<float>(get(code, d)) + header[1];
-            if (!learned_.mean.empty()) vector[d] += learned_.mean[d];
-        }
+        const auto dequantize = twelve_ ? kernels().dequantize12 : kernels().dequantize;
+        if (width_ == dim_) return dequantize(code + kHeader, width_, header[0], header[1], mean_.data(), vector);
+        thread_local std::vector<float> padded;
+        padded.resize(width_);
+        dequantize(code + kHeader, width_, header[0], header[1], mean_.data(), padded.data());
+        std::copy_n(padded.data(), dim_, vector);
     }
 
     std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool) const override {
@@ -88,27 +92,11 @@ public:
     }
 
 private:
-    size_t group_bytes() const { return twelve_ ? 48 : 32; }
-
-    // Where component d has its eight (higher) bits, and where its four lower ones: half a byte, the low half for the
-    // first 16 of a group.
-    size_t place(size_t d) const { return kHeader + d / kGroup * group_bytes() + d % kGroup; }
-    size_t rest(size_t d) const { return kHeader + d / kGroup * group_bytes() + kGroup + d % 16; }
-    static int shift(size_t d) { return d % kGroup < 16 ? 0 : 4; }
-
-    void put(std::byte* code, size_t d, int value) const {
-        code[place(d)] = static_cast<std::byte>(twelve_ ? value >> 4 : value);
-        if (twelve_) code[rest(d)] |= static_cast<std::byte>((value & 15) << shift(d));
-    }
-    int get(const std::byte* code, size_t d) const {
-        const int value = static_cast<int>(code[place(d)]);
-        return twelve_ ? value << 4 | (static_cast<int>(code[rest(d)]) >> shift(d) & 15) : value;
-    }
-
     bool twelve_;
-    size_t dim_;
+    size_t dim_, width_;
     Metric metric_;
     const Learned& learned_;
+    std::vector<float> mean_;  // padded with zeros
 };
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "codec.h"
@@ -24,18 +23,32 @@ std::vector<float> steps(int bits) {
     }
 }
 
-// out[r] = <matrix[r], vector>
-void multiply(const std::vector<float>& matrix, const float* vector, size_t dim, float* out) {
-    const size_t width = round_up(dim, 16), n = matrix.size() / width;
-    thread_local std::vector<float> padded;
-    thread_local std::vector<const std::byte*> rows;
-    padded.assign(width, 0);
-    std::copy_n(vector, dim, padded.data());
-    rows.resize(n + kMaxTile);
-    for (size_t r = 0; r < rows.size(); ++r)
-        rows[r] = reinterpret_cast<const std::byte*>(matrix.data() + std::min(r, n - 1) * width);
-    kernels().dot_f32(rows.data(), n, padded.data(), width, out);
+constexpr size_t kUnit = 32;  // what kernels take numbers in multiples of
+
+float dot(const float* x, const float* y, size_t width) {
+    const std::byte* rows[1 + kMaxTile];
+    std::fill(std::begin(rows), std::end(rows), reinterpret_cast<const std::byte*>(x));
+    float result;
+    kernels().dot_f32(rows, 1, y, width, &result);
+    return result;
 }
+
+// A learned matrix, rows padded to whole cache lines. Without any it leaves vectors as they are.
+class Matrix {
+public:
+    Matrix() = default;
+    Matrix(const std::vector<float>& data, size_t dim) : width_(round_up(dim, 16)), n_(data.size() / width_) {
+        for (size_t r = 0; r < n_ + kMaxTile; ++r)
+            rows_.push_back(reinterpret_cast<const std::byte*>(data.data() + std::min(r, n_ - 1) * width_));
+    }
+    explicit operator bool() const { return n_ > 0; }
+    const float* operator[](size_t r) const { return reinterpret_cast<const float*>(rows_[r]); }
+    void multiply(const float* padded, float* out) const { kernels().dot_f32(rows_.data(), n_, padded, width_, out); }
+
+private:
+    size_t width_ = 0, n_ = 0;
+    std::vector<const std::byte*> rows_;
+};
 
 // How components lie in a row of codes.
 struct Layout {
@@ -43,18 +56,41 @@ struct Layout {
         : bits(bits_), fields(8 / bits), lines((round_up(components, fields) / fields + kPackedTail + kLine - 1) / kLine) {}
 
     size_t bytes() const { return lines * kLine; }
-    // Calls f(component, line, field, byte) for components 0..n-1.
+    size_t codes() const { return lines * kLine * fields; }  // that a row has room for, and some more
+
+    // Calls f(component, line, field, n): n components from that one on lie in the same field of a line.
     template <class F>
-    void each(size_t n, F f) const {
+    void each(F f) const {
         size_t i = 0;
         for (size_t line = 0; line < lines; ++line) {
             const size_t used = line + 1 < lines ? kLine : kLine - kPackedTail;
-            for (size_t field = 0; field < fields; ++field)
-                for (size_t b = 0; b < used; ++b, ++i) {
-                    if (i == n) return;
-                    f(i, line, field, b);
-                }
+            for (size_t field = 0; field < fields; ++field, i += used) f(i, line, field, used);
         }
+    }
+    // Codes, one a byte, to a row and back, eight at a time: no shift leaves its byte. Both go beyond what is used in
+    // the last line, into the tail of the row or into the next codes, which come after.
+    void pack(const std::byte* codes, std::byte* row) const {
+        std::memset(row, 0, bytes());
+        each([&](size_t i, size_t line, size_t field, size_t) {
+            for (size_t b = 0; b < kLine; b += 8) {
+                const uint64_t word = load(row + line * kLine + b) | load(codes + i + b) << field * bits;
+                std::memcpy(row + line * kLine + b, &word, 8);
+            }
+        });
+    }
+    void unpack(const std::byte* row, std::byte* codes) const {
+        const uint64_t mask = 0x0101010101010101u * ((1u << bits) - 1);
+        each([&](size_t i, size_t line, size_t field, size_t) {
+            for (size_t b = 0; b < kLine; b += 8) {
+                const uint64_t word = load(row + line * kLine + b) >> field * bits & mask;
+                std::memcpy(codes + i + b, &word, 8);
+            }
+        });
+    }
+    static uint64_t load(const std::byte* p) {
+        uint64_t word;
+        std::memcpy(&word, p, 8);
+        return word;
     }
 
     int bits;
@@ -65,19 +101,22 @@ class PackedQueries : public Queries {
 public:
     PackedQueries(size_t n, const Layout& layout)
         : kernel_(kernels().dot_packed[layout.bits == 1 ? 0 : layout.bits == 2 ? 1 : layout.bits == 4 ? 2 : 3]),
-          layout_(layout), codes_(n * layout.bytes() * layout.fields) {}
+          layout_(layout), codes_(n * layout.codes()), bytes_(layout.codes()) {}
 
-    void add(const float* values, size_t n, float factor, float weight, float constant) {
-        int8_t* codes = codes_.data() + prepared_.size() * layout_.bytes() * layout_.fields;
-        float largest = 0;
-        for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(values[i]));
-        const float scale = largest / 127, inverse = scale > 0 && std::isfinite(1 / scale) ? 1 / scale : 0;
+    // `values` are padded with zeros to a multiple of kUnit.
+    void add(const float* values, size_t width, float factor, float weight, float constant) {
+        int8_t* codes = codes_.data() + prepared_.size() * layout_.codes();
+        float low, high;
+        kernels().range(values, width, &low, &high);
+        const float scale = std::max(-low, high) / 127, inverse = scale > 0 && std::isfinite(1 / scale) ? 1 / scale : 0;
+        kernels().quantize(values, width, {0, inverse, 128.5f, 255}, bytes_.data());
         int32_t sum = 0;
-        layout_.each(n, [&](size_t i, size_t line, size_t field, size_t b) {
-            const float x = values[i] * inverse;
-            const int code = std::clamp(static_cast<int>(x + std::copysign(0.5f, x)), -127, 127);
-            codes[(line * layout_.fields + field) * kLine + b] = static_cast<int8_t>(code);
-            sum += code;
+        for (size_t i = 0; i < width; ++i) {
+            bytes_[i] ^= std::byte{128};
+            sum += static_cast<int8_t>(bytes_[i]);
+        }
+        layout_.each([&](size_t i, size_t line, size_t field, size_t n) {
+            std::memcpy(codes + (line * layout_.fields + field) * kLine, bytes_.data() + i, n);
         });
         prepared_.push_back({codes, layout_.lines, sum, factor * scale, weight, constant});
     }
@@ -91,15 +130,19 @@ private:
     void (*kernel_)(const std::byte* const*, size_t, const PackedQuery&, float*);
     Layout layout_;
     std::vector<int8_t> codes_;
+    std::vector<std::byte> bytes_;  // of one query, by component; zeros beyond the last
     std::vector<PackedQuery> prepared_;
 };
 
 class Packed : public Codec {
 public:
     Packed(const PackedForm& form, size_t dim, Metric metric, const Learned& learned)
-        : form_(form), dim_(dim), metric_(metric), learned_(learned),
-          components_(form.multiplied && learned.reduced ? learned.reduced : dim), layout_(components_, form.bits),
-          steps_(steps(form.bits)) {}
+        : form_(form), dim_(dim), width_(round_up(dim, kUnit)), metric_(metric), mean_(learned.mean),
+          components_(form.multiplied && learned.reduced ? learned.reduced : dim),
+          padded_(round_up(components_, kUnit)), layout_(components_, form.bits), steps_(steps(form.bits)) {
+        mean_.resize(width_);
+        if (form.multiplied && learned.reduced) base_ = Matrix(learned.base, dim), query_ = Matrix(learned.query, dim);
+    }
 
     std::string_view name() const override { return form_.name; }
     size_t code_bytes() const override { return layout_.bytes(); }
@@ -109,118 +152,109 @@ public:
 
     void encode(const float* vector, std::byte* code, float*) const override {
         thread_local std::vector<float> centred, values;
-        thread_local std::vector<uint8_t> codes;
+        thread_local std::vector<std::byte> codes;
         centre(vector, centred);
-        const float norm = std::inner_product(centred.begin(), centred.end(), centred.begin(), 0.0f);
-        const float* y = multiplied(learned_.base, centred, values);
-        codes.assign(components_, 0);
+        const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
+        float* y = multiplied(base_, centred, values);
+        codes.assign(layout_.codes(), std::byte{0});
         const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
-        std::memset(code, 0, layout_.bytes());
-        layout_.each(components_, [&](size_t i, size_t line, size_t field, size_t b) {
-            code[line * kLine + b] |= static_cast<std::byte>(codes[i] << field * form_.bits);
-        });
-        const float tail[3] = {scale, low, metric_ == Metric::l2 ? norm : 0};
+        std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
+        layout_.pack(codes.data(), code);
+        const float tail[3] = {scale, low, norm};
         static_assert(sizeof tail == kPackedTail);
         std::memcpy(code + layout_.bytes() - kPackedTail, tail, sizeof tail);
     }
 
     void decode(const std::byte* code, const float*, float* vector) const override {
+        thread_local std::vector<std::byte> codes;
+        thread_local std::vector<float> values;
         float tail[3];
         std::memcpy(tail, code + layout_.bytes() - kPackedTail, sizeof tail);
-        std::vector<float> y(components_);
-        const int mask = (1 << form_.bits) - 1;
-        layout_.each(components_, [&](size_t i, size_t line, size_t field, size_t b) {
-            const int value = static_cast<int>(code[line * kLine + b]) >> field * form_.bits & mask;
-            y[i] = tail[0] * static_cast<float>(value) + tail[1];
-        });
-        if (learned_.base.empty() || !form_.multiplied) {
-            std::copy_n(y.data(), dim_, vector);
-        } else {
-            std::fill_n(vector, dim_, 0.0f);
-            for (size_t r = 0; r < components_; ++r)
-                for (size_t d = 0; d < dim_; ++d) vector[d] += y[r] * learned_.base[r * round_up(dim_, 16) + d];
+        codes.resize(layout_.codes());
+        layout_.unpack(code, codes.data());
+        values.assign(padded_, 0);
+        const float* offset = base_ ? values.data() : mean_.data();
+        kernels().dequantize(codes.data(), padded_, tail[0], tail[1], offset, values.data());
+        if (!base_) {
+            std::copy_n(values.data(), dim_, vector);
+            return;
         }
-        if (!learned_.mean.empty())
-            for (size_t d = 0; d < dim_; ++d) vector[d] += learned_.mean[d];
+        std::copy_n(mean_.data(), dim_, vector);
+        for (size_t r = 0; r < components_; ++r)
+            for (size_t d = 0; d < dim_; ++d) vector[d] += values[r] * base_[r][d];
     }
 
     std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool) const override {
         auto prepared = std::make_unique<PackedQueries>(n, layout_);
         std::vector<float> query, values;
+        const bool far = metric_ == Metric::l2;
         for (size_t i = 0; i < n; ++i) {
-            float constant = 0;
-            if (metric_ == Metric::l2) {
+            float constant;
+            if (far) {
                 centre(queries + i * dim_, query);
-                constant = -std::inner_product(query.begin(), query.end(), query.begin(), 0.0f);
+                constant = -dot(query.data(), query.data(), width_);
             } else {
-                query.assign(queries + i * dim_, queries + (i + 1) * dim_);
-                if (!learned_.mean.empty())
-                    constant = std::inner_product(query.begin(), query.end(), learned_.mean.begin(), 0.0f);
+                query.assign(width_, 0);
+                std::copy_n(queries + i * dim_, dim_, query.data());
+                constant = dot(query.data(), mean_.data(), width_);
             }
-            const float* z = multiplied(learned_.query, query, values);
-            const bool far = metric_ == Metric::l2;
-            prepared->add(z, components_, far ? 2.0f : 1.0f, far ? 1.0f : 0.0f, constant);
+            const float* z = multiplied(query_, query, values);
+            prepared->add(z, padded_, far ? 2.0f : 1.0f, far ? 1.0f : 0.0f, constant);
         }
         return prepared;
     }
 
 private:
     void centre(const float* vector, std::vector<float>& to) const {
-        to.assign(vector, vector + dim_);
-        if (!learned_.mean.empty())
-            for (size_t d = 0; d < dim_; ++d) to[d] -= learned_.mean[d];
+        to.assign(width_, 0);
+        for (size_t d = 0; d < dim_; ++d) to[d] = vector[d] - mean_[d];
     }
-    const float* multiplied(const std::vector<float>& matrix, const std::vector<float>& vector,
-                            std::vector<float>& to) const {
-        if (!form_.multiplied || matrix.empty()) return vector.data();
-        to.resize(components_);
-        multiply(matrix, vector.data(), dim_, to.data());
+    // The components to be coded, padded with zeros to `padded_`.
+    float* multiplied(const Matrix& matrix, std::vector<float>& vector, std::vector<float>& to) const {
+        if (!matrix) return vector.data();
+        to.assign(padded_, 0);
+        matrix.multiply(vector.data(), to.data());
         return to.data();
     }
 
     // LVQ: from the smallest to the largest component. Returns (scale, low).
-    std::pair<float, float> between(const float* y, uint8_t* codes) const {
-        const auto [low, high] = std::minmax_element(y, y + components_);
-        const int most = (1 << form_.bits) - 1;
-        const float step = (*high - *low) / static_cast<float>(most);
-        for (size_t i = 0; step > 0 && i < components_; ++i)
-            codes[i] = static_cast<uint8_t>(std::clamp(static_cast<int>((y[i] - *low) / step + 0.5f), 0, most));
-        return {step, *low};
+    std::pair<float, float> between(float* y, std::byte* codes) const {
+        std::fill(y + components_, y + padded_, y[0]);
+        float low, high;
+        kernels().range(y, padded_, &low, &high);
+        const float most = static_cast<float>((1 << form_.bits) - 1), step = (high - low) / most, inverse = 1 / step;
+        kernels().quantize(y, padded_, {low, std::isfinite(inverse) ? inverse : 0, 0.5f, most}, codes);
+        return {step, low};
     }
 
     // RaBitQ: the grid of odd halves, at the step whose code points most nearly where y does, scaled so that <code, y>
     // is |y|^2, which leaves scores without bias.
-    std::pair<float, float> around_zero(const float* y, uint8_t* codes) const {
-        const float squares = std::inner_product(y, y + components_, y, 0.0f);
+    std::pair<float, float> around_zero(const float* y, std::byte* codes) const {
+        const float squares = dot(y, y, padded_);
         if (!(squares > 0)) return {0, 0};
         const float rms = std::sqrt(squares / static_cast<float>(components_));
-        const int half = 1 << (form_.bits - 1);
-        const float middle = static_cast<float>(half) - 0.5f;
-        const auto code = [&](float x) {
-            return static_cast<uint8_t>(std::clamp(static_cast<int>(x + static_cast<float>(half)), 0, 2 * half - 1));
-        };
-        float best = -1, best_inverse = 0, best_dot = 0;
+        const float half = static_cast<float>(1 << (form_.bits - 1)), middle = half - 0.5f;
+        const float padding = static_cast<float>(padded_ - components_) * 0.25f;  // zeros are coded as a half
+        float best = -1, best_dot = 0;
+        Grid grid{0, 0, half, 2 * half - 1}, best_grid = grid;
         for (const float step : steps_) {
-            const float inverse = 1 / (step * rms);
-            float dot = 0, norm = 0;
-            for (size_t i = 0; i < components_; ++i) {
-                const float x = y[i] * inverse, c = static_cast<float>(code(std::floor(x))) - middle;
-                dot += c * y[i];
-                norm += c * c;
-            }
-            const float cosine = dot / std::sqrt(norm);
-            if (cosine > best) best = cosine, best_inverse = inverse, best_dot = dot;
+            grid.inverse = 1 / (step * rms);
+            float along, norm;
+            kernels().fit(y, padded_, grid, middle, &along, &norm);
+            const float cosine = along / std::sqrt(norm - padding);
+            if (cosine > best) best = cosine, best_grid = grid, best_dot = along;
         }
-        for (size_t i = 0; i < components_; ++i) codes[i] = code(std::floor(y[i] * best_inverse));
+        kernels().quantize(y, padded_, best_grid, codes);
         const float scale = squares / best_dot;
         return {scale, -middle * scale};
     }
 
     PackedForm form_;
-    size_t dim_;
+    size_t dim_, width_;
     Metric metric_;
-    const Learned& learned_;
-    size_t components_;
+    std::vector<float> mean_;  // padded with zeros, as is what is multiplied
+    size_t components_, padded_;
+    Matrix base_, query_;
     Layout layout_;
     std::vector<float> steps_;
 };

@@ -1,7 +1,6 @@
 #include "ids.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 namespace rag {
@@ -18,7 +17,7 @@ void Ids::reserve(size_t n) {
 
 void Ids::append(std::span<const int64_t> ids) {
     const size_t first = size();
-    std::memcpy(rows_.extend(ids.size()), ids.data(), ids.size_bytes());
+    std::ranges::copy(std::as_bytes(ids), rows_.extend(ids.size()));
     rows_.commit(ids.size());
     sort_from(first);
 }

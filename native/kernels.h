@@ -51,6 +51,22 @@ struct AdaptiveQuery {
     float constant;
 };
 
+// Product codes: byte m of a row names one of 256 centroids for components 8m .. 8m + 7. A score is
+// step * (sum of table[m][code m]) + constant.
+inline constexpr size_t kProductWidth = 8, kCentroids = 256;
+struct ProductQuery {
+    const uint8_t* table;  // [lines * 64][256]; zeros where a row is padded
+    size_t lines;          // of 64 bytes
+    float step, constant;
+};
+// The centroids of one part, component by component; the last 256 are minus half their squared lengths.
+inline constexpr size_t kCodebook = (kProductWidth + 1) * kCentroids;
+
+// A number x becomes the code trunc((x - low) * inverse + shift), kept within 0 and `most`.
+struct Grid {
+    float low, inverse, shift, most;
+};
+
 using RowsKernel = void (*)(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out);
 using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim,
                              float* out, size_t ld);
@@ -71,6 +87,23 @@ struct Kernels {
     void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);  // 1 2 4 8 bits
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
+
+    void (*score_product)(const std::byte* const* rows, size_t n, const ProductQuery& query, float* out);
+    // scores[256] of x[8]: inner products with the centroids, and with `near` less half the centroids' squared lengths.
+    void (*score_centroids)(const float* x, const float* codebook, bool near, float* scores);
+    // Which of the centroids are nearest to n vectors x[8] that lie `stride` apart, codes `code_stride` apart.
+    void (*nearest_centroids)(const float* x, size_t stride, size_t n, const float* codebook, std::byte* codes,
+                              size_t code_stride);
+
+    // Numbers to codes and back, n a multiple of 32. The kernels of 12 bits have codes in groups, as drawn above.
+    void (*range)(const float* x, size_t n, float* low, float* high);  // the smallest and the largest
+    void (*quantize)(const float* x, size_t n, const Grid& grid, std::byte* codes);
+    void (*quantize12)(const float* x, size_t n, const Grid& grid, std::byte* codes);
+    // out = scale * code + low + offset
+    void (*dequantize)(const std::byte* codes, size_t n, float scale, float low, const float* offset, float* out);
+    void (*dequantize12)(const std::byte* codes, size_t n, float scale, float low, const float* offset, float* out);
+    // How well codes c on the grid point where x does: <c, x> and <c, c>, where c is the code less `middle`.
+    void (*fit)(const float* x, size_t n, const Grid& grid, float middle, float* dot, float* norm);
 
     // Bit i of the result: scores[i] >= thresholds[i], for n <= 64; both padded to a multiple of `lanes`.
     uint64_t (*above)(const float* scores, const float* thresholds, size_t n);

@@ -22,6 +22,9 @@ struct V {
     static inline f fma(f a, f b, f c) { return _mm256_fmadd_ps(a, b, c); }
     static inline f sub(f a, f b) { return _mm256_sub_ps(a, b); }
     static inline f mul(f a, f b) { return _mm256_mul_ps(a, b); }
+    static inline f add(f a, f b) { return _mm256_add_ps(a, b); }
+    static inline f min(f a, f b) { return _mm256_min_ps(a, b); }
+    static inline f max(f a, f b) { return _mm256_max_ps(a, b); }
     static inline float sum(f x) {
         __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
         s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -83,6 +86,11 @@ struct V {
     static inline i isub(i a, i b) { return _mm256_sub_epi32(a, b); }
     static inline i imul(i a, int b) { return _mm256_mullo_epi32(a, _mm256_set1_epi32(b)); }
     static inline f to_float(i x) { return _mm256_cvtepi32_ps(x); }
+    static inline i to_int(f x) { return _mm256_cvttps_epi32(x); }
+    static inline void store_bytes(std::byte* p, i x) {
+        const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+        _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(words, words));
+    }
 };
 
 #include "kernels_body.h"

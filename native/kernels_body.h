@@ -257,6 +257,152 @@ void adaptive_kernel(const std::byte* const* rows, size_t n, const AdaptiveQuery
     for (; i < n; ++i) adaptive_tile<Twelve, Far, 1>(rows + i, query, out + i);
 }
 
+inline void add_line(const std::byte* codes, const uint8_t* table, uint32_t* sum) {
+    uint32_t sums[2] = {0, 0};
+    for (size_t m = 0; m < kCacheLine; m += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, codes + m, 8);
+        for (size_t b = 0; b < 8; ++b, word >>= 8) sums[b % 2] += table[(m + b) * kCentroids + (word & 255)];
+    }
+    *sum += sums[0] + sums[1];
+}
+
+// Line by line over a group of rows, so that the tables of a line (16 KiB) stay in the first-level cache.
+void score_product(const std::byte* const* rows, size_t n, const ProductQuery& query, float* out) {
+    constexpr size_t group = 128;
+    for (size_t first = 0; first < n; first += group) {
+        const size_t here = n - first < group ? n - first : group;
+        uint32_t sums[group] = {};
+        for (size_t line = 0; line < query.lines; ++line)
+            for (size_t r = 0; r < here; ++r) {
+                __builtin_prefetch(rows[first + r] + (line + 1) * kCacheLine);
+                add_line(rows[first + r] + line * kCacheLine, query.table + line * kCacheLine * kCentroids, sums + r);
+            }
+        for (size_t r = 0; r < here; ++r) out[first + r] = query.step * static_cast<float>(sums[r]) + query.constant;
+    }
+}
+
+template <size_t N>
+inline void centroid_scores(const float* x, const float* codebook, bool near, float* scores) {
+    for (size_t c = 0; c < kCentroids; c += N * V::lanes) {
+        V::f sum[N];
+        for (size_t j = 0; j < N; ++j)
+            sum[j] = near ? V::load(codebook + kProductWidth * kCentroids + c + j * V::lanes) : V::zero();
+        for (size_t d = 0; d < kProductWidth; ++d) {
+            const V::f value = V::broadcast(x[d]);
+            for (size_t j = 0; j < N; ++j)
+                sum[j] = V::fma(value, V::load(codebook + d * kCentroids + c + j * V::lanes), sum[j]);
+        }
+        for (size_t j = 0; j < N; ++j) V::store(scores + c + j * V::lanes, sum[j]);
+    }
+}
+
+void score_centroids(const float* x, const float* codebook, bool near, float* scores) {
+    centroid_scores<8>(x, codebook, near, scores);
+}
+
+void nearest_centroids(const float* x, size_t stride, size_t n, const float* codebook, std::byte* codes,
+                       size_t code_stride) {
+    float scores[kCentroids];
+    for (size_t i = 0; i < n; ++i, x += stride, codes += code_stride) {
+        centroid_scores<8>(x, codebook, true, scores);
+        V::f best[4];
+        for (int j = 0; j < 4; ++j) best[j] = V::load(scores + j * V::lanes);
+        for (size_t c = 4 * V::lanes; c < kCentroids; c += 4 * V::lanes)
+            for (int j = 0; j < 4; ++j) best[j] = V::max(best[j], V::load(scores + c + j * V::lanes));
+        float most[V::lanes], top;
+        V::store(most, V::max(V::max(best[0], best[1]), V::max(best[2], best[3])));
+        top = most[0];
+        for (int l = 1; l < V::lanes; ++l) top = most[l] > top ? most[l] : top;
+        const V::f limit = V::broadcast(top);
+        size_t c = 0;
+        unsigned found = 0;
+        while (!(found = V::not_less(V::load(scores + c), limit)) && c + V::lanes < kCentroids) c += V::lanes;
+        *codes = static_cast<std::byte>(c + (found ? __builtin_ctz(found) : 0));
+    }
+}
+
+void range(const float* x, size_t n, float* low, float* high) {
+    V::f least[2] = {V::load(x), V::load(x + V::lanes)}, most[2] = {least[0], least[1]};
+    for (size_t i = 2 * V::lanes; i < n; i += 2 * V::lanes)
+        for (int j = 0; j < 2; ++j) {
+            const V::f next = V::load(x + i + j * V::lanes);
+            least[j] = V::min(least[j], next);
+            most[j] = V::max(most[j], next);
+        }
+    float lows[V::lanes], highs[V::lanes];
+    V::store(lows, V::min(least[0], least[1]));
+    V::store(highs, V::max(most[0], most[1]));
+    *low = lows[0];
+    *high = highs[0];
+    for (int l = 1; l < V::lanes; ++l) {
+        if (lows[l] < *low) *low = lows[l];
+        if (highs[l] > *high) *high = highs[l];
+    }
+}
+
+struct GridRegisters {
+    explicit inline GridRegisters(const Grid& grid)
+        : low(V::broadcast(grid.low)), inverse(V::broadcast(grid.inverse)), shift(V::broadcast(grid.shift)),
+          most(V::broadcast(grid.most)) {}
+    inline V::i code(V::f x) const {
+        return V::to_int(V::min(V::max(V::fma(V::sub(x, low), inverse, shift), V::zero()), most));
+    }
+    V::f low, inverse, shift, most;
+};
+
+void quantize(const float* x, size_t n, const Grid& grid, std::byte* codes) {
+    const GridRegisters registers(grid);
+    for (size_t i = 0; i < n; i += V::lanes) V::store_bytes(codes + i, registers.code(V::load(x + i)));
+}
+
+void quantize12(const float* x, size_t n, const Grid& grid, std::byte* codes) {
+    const GridRegisters registers(grid);
+    for (size_t i = 0; i < n; i += 32, codes += 48)
+        for (int h = 0; h < 16; h += V::lanes) {
+            const V::i first = registers.code(V::load(x + i + h)), second = registers.code(V::load(x + i + 16 + h));
+            V::store_bytes(codes + h, V::ishr4(first));
+            V::store_bytes(codes + 16 + h, V::ishr4(second));
+            V::store_bytes(codes + 32 + h, V::ior(V::iand15(first), V::ishl4(V::iand15(second))));
+        }
+}
+
+void dequantize(const std::byte* codes, size_t n, float scale, float low, const float* offset, float* out) {
+    const V::f step = V::broadcast(scale), start = V::broadcast(low);
+    for (size_t i = 0; i < n; i += V::lanes) {
+        const V::f x = V::fma(V::to_float(V::widen_bytes(codes + i)), step, start);
+        V::store(out + i, V::add(x, V::load(offset + i)));
+    }
+}
+
+void dequantize12(const std::byte* codes, size_t n, float scale, float low, const float* offset, float* out) {
+    const V::f step = V::broadcast(scale), start = V::broadcast(low);
+    for (size_t i = 0; i < n; i += 32, codes += 48)
+        for (int h = 0; h < 16; h += V::lanes) {
+            const V::i rest = V::widen_bytes(codes + 32 + h);
+            const V::i first = V::ior(V::ishl4(V::widen_bytes(codes + h)), V::iand15(rest));
+            const V::i second = V::ior(V::ishl4(V::widen_bytes(codes + 16 + h)), V::ishr4(rest));
+            const size_t a = i + h, b = a + 16;
+            V::store(out + a, V::add(V::fma(V::to_float(first), step, start), V::load(offset + a)));
+            V::store(out + b, V::add(V::fma(V::to_float(second), step, start), V::load(offset + b)));
+        }
+}
+
+void fit(const float* x, size_t n, const Grid& grid, float middle, float* dot, float* norm) {
+    const GridRegisters registers(grid);
+    const V::f centre = V::broadcast(middle);
+    V::f dots[2] = {V::zero(), V::zero()}, norms[2] = {V::zero(), V::zero()};
+    for (size_t i = 0; i < n; i += 2 * V::lanes)
+        for (int j = 0; j < 2; ++j) {
+            const V::f value = V::load(x + i + j * V::lanes);
+            const V::f code = V::sub(V::to_float(registers.code(value)), centre);
+            dots[j] = V::fma(code, value, dots[j]);
+            norms[j] = V::fma(code, code, norms[j]);
+        }
+    *dot = V::sum(V::add(dots[0], dots[1]));
+    *norm = V::sum(V::add(norms[0], norms[1]));
+}
+
 uint64_t above(const float* scores, const float* thresholds, size_t n) {
     uint64_t bits = 0;
     for (size_t i = 0; i < n; i += V::lanes)
@@ -295,6 +441,15 @@ constexpr Kernels kTable{
     {packed_kernel<1>, packed_kernel<2>, packed_kernel<4>, packed_kernel<8>},
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
+    score_product,
+    score_centroids,
+    nearest_centroids,
+    range,
+    quantize,
+    quantize12,
+    dequantize,
+    dequantize12,
+    fit,
     above,
     above_one,
     to_half,

@@ -20,6 +20,9 @@ struct V {
     static inline f fma(f a, f b, f c) { return vfmaq_f32(c, a, b); }
     static inline f sub(f a, f b) { return vsubq_f32(a, b); }
     static inline f mul(f a, f b) { return vmulq_f32(a, b); }
+    static inline f add(f a, f b) { return vaddq_f32(a, b); }
+    static inline f min(f a, f b) { return vminq_f32(a, b); }
+    static inline f max(f a, f b) { return vmaxq_f32(a, b); }
     static inline float sum(f x) { return vaddvq_f32(x); }
     static inline unsigned not_less(f a, f b) {
         const uint32_t weights[4] = {1, 2, 4, 8};
@@ -75,6 +78,13 @@ struct V {
     static inline i isub(i a, i b) { return vsubq_s32(a, b); }
     static inline i imul(i a, int b) { return vmulq_n_s32(a, b); }
     static inline f to_float(i x) { return vcvtq_f32_s32(x); }
+    static inline i to_int(f x) { return vcvtq_s32_f32(x); }
+    static inline void store_bytes(std::byte* p, i x) {
+        const uint16x4_t words = vmovn_u32(vreinterpretq_u32_s32(x));
+        const uint8x8_t narrow = vmovn_u16(vcombine_u16(words, words));
+        const uint32_t quad = vget_lane_u32(vreinterpret_u32_u8(narrow), 0);
+        __builtin_memcpy(p, &quad, 4);
+    }
 };
 
 #include "kernels_body.h"

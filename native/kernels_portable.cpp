@@ -26,6 +26,9 @@ struct V {
     static inline f fma(f a, f b, f c) { return a * b + c; }
     static inline f sub(f a, f b) { return a - b; }
     static inline f mul(f a, f b) { return a * b; }
+    static inline f add(f a, f b) { return a + b; }
+    static inline f min(f a, f b) { return a < b ? a : b; }
+    static inline f max(f a, f b) { return a > b ? a : b; }
     static inline float sum(f x) { return (x[0] + x[2]) + (x[1] + x[3]); }
     static inline unsigned not_less(f a, f b) {
         return unsigned(a[0] >= b[0]) | unsigned(a[1] >= b[1]) << 1 | unsigned(a[2] >= b[2]) << 2 |
@@ -99,6 +102,10 @@ struct V {
     static inline i isub(i a, i b) { return a - b; }
     static inline i imul(i a, int b) { return a * b; }
     static inline f to_float(i x) { return __builtin_convertvector(x, f); }
+    static inline i to_int(f x) { return __builtin_convertvector(x, i); }
+    static inline void store_bytes(std::byte* p, i x) {
+        for (int l = 0; l < lanes; ++l) p[l] = std::byte(x[l]);
+    }
 };
 
 #include "kernels_body.h"

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "errors.h"
@@ -54,7 +53,7 @@ void VectorStore::attach(const Parts& parts, size_t n, const std::shared_ptr<voi
     if (primary_.codec->factors()) primary_.factors.attach(parts.factors, owner);
     if (secondary_) secondary_->codes.attach(parts.secondary, owner);
     dead_.resize(n);
-    std::memcpy(dead_.words().data(), parts.tombstones.data(), dead_.words().size_bytes());
+    std::ranges::copy(parts.tombstones, std::as_writable_bytes(dead_.words()).begin());
     dead_count_ = dead_.count();
     changed();
 }

@@ -91,6 +91,12 @@ class Filter:
     def __init__(self, ids: NDArray[np.int64]) -> None: ...
     def __len__(self) -> int: ...
 
+def sum_by_centroid(
+    vectors: NDArray[np.float32], centroids: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """One round of k-means on parts of 8 of vectors [n, parts * 8] with centroids [parts, 256, 8]: the sum of the
+    vectors nearest to each, [parts, 256 * 8], and their number, [parts, 256]."""
+
 class VectorStore:
     def __init__(
         self,
@@ -100,6 +106,7 @@ class VectorStore:
         mean: NDArray[np.float32] | None = None,
         base: NDArray[np.float32] | None = None,
         query: NDArray[np.float32] | None = None,
+        centroids: NDArray[np.float32] | None = None,
     ) -> None: ...
     @property
     def dim(self) -> int: ...

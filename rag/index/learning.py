@@ -6,6 +6,7 @@
   them. Without queries these are the principal directions of the vectors; with a sample of queries, the pair of
   matrices that keeps inner products of queries and vectors best (LeanVec-Sphering: Tepper et al., 2024), balanced so
   that both sides carry the same weight in each direction, since codes err in proportion to both.
+- `pq`: 256 centroids for each 8 components, by k-means (`rag.index.product`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.index.product import choose, learn_centroids, product_rows
 from rag.index.protocol import Metric
 
 __all__ = ["Learned", "learn", "learns"]
@@ -23,30 +25,41 @@ MOST_ROWS = 50_000
 REDUCED = {"leanvec": 208, "leanvec4": 232}
 _SEED = 20240101
 _RIDGE = 1e-3
+_WIDE = 1024  # beyond it only the leading directions are worked out,
+_WIDE_NUMBERS = 2**25  # from so many numbers
+_ROUNDS, _SPARE = 6, 32
 
 
 class Learned(NamedTuple):
-    """`mean` float32[dim]; `base` and `query` float32[reduced, dim], for stored vectors and for queries, or None."""
+    """`mean` float32[dim]; `base` and `query` float32[reduced, dim], for stored vectors and for queries, or None.
+
+    `centroids` float32[parts, 256, 8] of a product codec, or None.
+    """
 
     mean: NDArray[np.float32]
     base: NDArray[np.float32] | None
     query: NDArray[np.float32] | None
+    centroids: NDArray[np.float32] | None = None
 
 
 def learns(codec: str) -> bool:
     """Whether a codec needs `learn`."""
-    return codec.startswith(("lvq", "rabitq", "leanvec"))
+    return codec.startswith(("lvq", "rabitq", "leanvec", "pq"))
 
 
 def learn(
     codec: str, metric: Metric, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
 ) -> Learned:
-    """Learn from vectors float32[n, dim] (50,000 of them, chosen by a seed) and perhaps queries.
+    """Learn from vectors float32[n, dim] (50,000 of them, for pq up to 65,536, chosen by a seed) and perhaps queries.
 
     Both float32[n, dim]. The vectors must be finite and, under cosine, of any length but zero. Deterministic.
     """
     rng = np.random.default_rng(_SEED)
-    sample = _unit(_some(vectors, rng), metric)
+    if codec == "pq":
+        sample = _unit(choose(vectors, product_rows(vectors.shape[1]), rng), metric)
+        middle = _float32(sample.mean(0, dtype=np.float64))
+        return Learned(middle, None, None, learn_centroids(sample, middle, rng))
+    sample = _unit(choose(vectors, MOST_ROWS, rng), metric)
     dim = sample.shape[1]
     mean = sample.mean(0, dtype=np.float64)
     if codec.startswith("lvq"):
@@ -55,14 +68,36 @@ def learn(
         base = query = _rotation(dim, rng)
     else:
         centred = sample - mean.astype(np.float32)
+        if queries is None and dim > _WIDE:
+            base = query = _leading(centred[: max(_WIDE_NUMBERS // dim, REDUCED[codec])], REDUCED[codec], rng)
+            return _turned(mean, base, query, rng)
         spread = (centred.T @ centred).astype(np.float64) / max(len(centred), 1)
-        asked = None if queries is None or not len(queries) else _unit(_some(queries, rng), metric)
+        asked = None if queries is None or not len(queries) else _unit(choose(queries, MOST_ROWS, rng), metric)
         if asked is not None and metric == "l2":
             asked = asked - mean.astype(np.float32)
         base, query = _directions(spread, asked, min(REDUCED[codec], dim))
-        turn = _rotation(len(base), rng)
-        base, query = turn @ base, turn @ query
+        return _turned(mean, base, query, rng)
     return Learned(_float32(mean), _float32(base), _float32(query))
+
+
+def _turned(
+    mean: NDArray[np.float64], base: NDArray[np.float64], query: NDArray[np.float64], rng: np.random.Generator
+) -> Learned:
+    """With the directions mixed, so that each component of a code matters as much as any other."""
+    turn = _rotation(len(base), rng)
+    return Learned(_float32(mean), _float32(turn @ base), _float32(turn @ query))
+
+
+def _leading(rows: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The directions [count, dim] in which rows vary most, by subspace iteration (Halko et al. 2011, algorithm 4.4).
+
+    What it costs grows with the dimension, where that of all eigenvectors grows with its cube.
+    """
+    basis = np.linalg.qr(rng.standard_normal((rows.shape[1], count + _SPARE)).astype(np.float32))[0]
+    for _ in range(_ROUNDS):
+        basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
+    small = (rows @ basis).astype(np.float64)
+    return np.asarray((basis @ np.linalg.eigh(small.T @ small)[1][:, ::-1][:, :count]).T, dtype=np.float64)
 
 
 def _directions(
@@ -87,10 +122,6 @@ def _directions(
 def _rotation(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
     turn, upper = np.linalg.qr(rng.standard_normal((dim, dim)))
     return np.asarray(turn * np.sign(np.diag(upper)), dtype=np.float64)
-
-
-def _some(rows: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    return rows if len(rows) <= MOST_ROWS else rows[np.sort(rng.choice(len(rows), MOST_ROWS, replace=False))]
 
 
 def _unit(rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

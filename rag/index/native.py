@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["CODECS", "Codec", "NativeIndex", "ScanStats"]
 
 Codec: TypeAlias = Literal[
-    "float32", "float16", "int8", "lvq8", "lvq4x8", "lvq4x4", "rabitq1", "rabitq2", "rabitq4", "leanvec", "leanvec4"
+    "float32",
+    "float16",
+    "int8",
+    "lvq8",
+    "lvq4x8",
+    "lvq4x4",
+    "rabitq1",
+    "rabitq2",
+    "rabitq4",
+    "leanvec",
+    "leanvec4",
+    "pq",
 ]
 """float32: as given. float16: half the bytes, numbers rounded to 11 bits, magnitudes to 65504.
 
@@ -37,8 +48,11 @@ are ranked again.
   then 12, 12 and 8 bits (LVQ: Aguerrebere et al., PVLDB 2023).
 - rabitq1, rabitq2, rabitq4: 1, 2 or 4 bits a number after a random rotation; then 12 bits (RaBitQ: Gao and Long,
   SIGMOD 2024).
-- leanvec: 2 bits for each of the 208 directions that matter most, in one cache line of 64 bytes whatever the dimension;
-  then 12 bits (LeanVec: Tepper et al., TMLR 2024). The fastest scan, and the smallest first copy."""
+- leanvec, leanvec4: the 208 directions that matter most in 2 bits each, one cache line of 64 bytes whatever the
+  dimension, or 232 in 4 bits, two lines; then 12 bits (LeanVec: Tepper et al., TMLR 2024). The first is the fastest
+  scan, the second guides a walk nearly as well as the vectors themselves.
+- pq: a byte for every 8 numbers, which names the nearest of 256 centroids learned for them; then 12 bits (PQ: Jegou et
+  al., PAMI 2011). For thousands of numbers of much the same weight, such as fixed dimensional encodings."""
 
 CODECS: tuple[Codec, ...] = get_args(Codec)
 

@@ -32,7 +32,7 @@ NEAREST = (20, 100)
 TOP = 10
 DEPTHS: Mapping[Codec, int] = {
     "int8": 42, "lvq8": 52, "lvq4x8": 62, "lvq4x4": 62,
-    "rabitq1": 400, "rabitq2": 150, "rabitq4": 62, "leanvec": 150, "leanvec4": 62,
+    "rabitq1": 400, "rabitq2": 150, "rabitq4": 62, "leanvec": 150, "leanvec4": 62, "pq": 400,
 }  # fmt: skip
 """How many the engine ranks again for 10 results, where a codec keeps two copies (native/codec.cpp)."""
 SHARES = (0.90, 0.95, 0.99)

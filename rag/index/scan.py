@@ -21,7 +21,7 @@ class ScanIndex(NativeIndex):
     `dim` 1 to 65536; `metric` "cosine", "ip" or "l2"; `codec` as listed at `Codec`.
     Scores are those of the stored numbers, in the finer copy where there are two. Then the first pass decides by
     approximate scores which vectors are ranked by the finer ones: `rerank` of them.
-    LVQ, RaBitQ and LeanVec learn from the first vectors that are added, or from what `learn` is given before.
+    LVQ, RaBitQ, LeanVec and PQ learn from the first vectors that are added, or from what `learn` is given before.
     Safe to use from several threads; searches run side by side.
     Under cosine, vectors are stored at unit length, and a vector or query of zeros is refused.
     """

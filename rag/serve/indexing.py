@@ -46,6 +46,8 @@ class Codec(str, Enum):
     rabitq2 = "rabitq2"
     rabitq4 = "rabitq4"
     leanvec = "leanvec"
+    leanvec4 = "leanvec4"
+    pq = "pq"
 
 
 def index(

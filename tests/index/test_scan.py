@@ -86,7 +86,7 @@ def test_compressed_codecs_find_nearly_all_of_the_true_neighbours(codec: Codec, 
     truth, found = exact.search(queries, 10).ids, index.search(queries, 10).ids
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
     # Vectors without any structure are the worst case; 8 bits cannot tell the nearest of neighbours apart.
-    assert recall >= {"rabitq1": 0.85, "rabitq2": 0.95, "leanvec": 0.95, "lvq4x4": 0.95}.get(codec, 0.98)
+    assert recall >= {"rabitq1": 0.85, "pq": 0.85, "rabitq2": 0.95, "leanvec": 0.95, "lvq4x4": 0.95}.get(codec, 0.98)
 
 
 @pytest.mark.parametrize("codec", TWO_COPIES)
@@ -105,7 +105,7 @@ def test_a_deeper_rerank_finds_more_and_all_of_them_find_everything(codec: Codec
     assert recall(3000) >= (0.97 if codec == "lvq4x4" else 0.998)
 
 
-@pytest.mark.parametrize("codec", ["lvq4x8", "rabitq2", "leanvec"])
+@pytest.mark.parametrize("codec", ["lvq4x8", "rabitq2", "leanvec", "pq"])
 def test_what_was_learned_is_saved_with_the_index(codec: Codec, tmp_path: Path) -> None:
     index, vectors = _filled(codec, n=2000, dim=300)
     index.save(tmp_path / "vectors.scan")
@@ -151,7 +151,7 @@ def test_learning_is_refused_when_it_comes_too_late_or_has_nothing_to_learn_from
         ScanIndex(48, "ip", "leanvec").learn(np.full((3, 48), np.nan, np.float32))
 
 
-@pytest.mark.parametrize("codec", ["lvq8", "rabitq1", "leanvec"])
+@pytest.mark.parametrize("codec", ["lvq8", "rabitq1", "leanvec", "pq"])
 def test_vectors_that_are_all_alike_are_no_trouble(codec: Codec) -> None:
     index = ScanIndex(20, "l2", codec)
     index.add(np.arange(300), np.ones((300, 20), np.float32))

@@ -48,14 +48,15 @@ def test_scores_of_single_queries_and_of_panels(isa: str, metric: Metric, codec:
         assert right.mean() >= (1 if codec in ("float32", "float16") else 0.98)
 
 
-def test_int8_ranks_by_the_same_integers_everywhere() -> None:
+@pytest.mark.parametrize("codec", ["int8", "pq"])
+def test_sums_of_integers_rank_the_same_everywhere(codec: Codec) -> None:
     rng = np.random.default_rng(0)
     vectors, queries = random_vectors(rng, 900, 200), random_vectors(rng, 40, 200)
     before, found = _native.isa(), []
     try:
         for isa in ISAS:
             _native.set_isa(isa)
-            index = ScanIndex(200, "l2", "int8")
+            index = ScanIndex(200, "l2", codec)
             index.add(np.arange(900), vectors)
             found.append(index.search(queries, 10).ids)
     finally:
