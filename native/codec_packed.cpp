@@ -50,6 +50,57 @@ private:
     std::vector<const std::byte*> rows_;
 };
 
+struct Bytes {  // of values: their codes are round(value / scale), and this is the sum of them
+    float scale;
+    int32_t sum;
+};
+
+// Values to signed bytes; their number is a multiple of kUnit.
+Bytes to_bytes(const float* values, size_t width, std::byte* codes) {
+    float low, high;
+    kernels().range(values, width, &low, &high);
+    const float scale = std::max(-low, high) / 127, inverse = scale > 0 && std::isfinite(1 / scale) ? 1 / scale : 0;
+    kernels().quantize(values, width, {0, inverse, 128.5f, 255}, codes);
+    int32_t sum = 0;
+    for (size_t i = 0; i < width; ++i) {
+        codes[i] ^= std::byte{128};
+        sum += static_cast<int8_t>(codes[i]);
+    }
+    return {scale, sum};
+}
+
+// A matrix for queries, in bytes: a query is coded in bytes after it anyway, and floats would take longer to read than
+// all the codes of a short walk.
+class ByteMatrix {
+public:
+    ByteMatrix() = default;
+    ByteMatrix(const Matrix& matrix, size_t n, size_t dim) : width_(round_up(dim, kLine)), n_(n), codes_(n * width_) {
+        std::vector<float> row(width_);
+        for (size_t r = 0; r < n; ++r) {
+            std::byte* to = codes_.data() + r * width_;
+            std::copy_n(matrix[r], dim, row.data());
+            const Bytes bytes = to_bytes(row.data(), width_, to);
+            for (size_t i = 0; i < width_; ++i) to[i] ^= std::byte{128};
+            factors_.insert(factors_.end(), {bytes.scale, 0});
+        }
+        for (size_t r = 0; r < n + kMaxTile; ++r) rows_.push_back(codes_.data() + std::min(r, n - 1) * width_);
+    }
+    explicit operator bool() const { return n_ > 0; }
+    void multiply(const float* padded, size_t width, float* out) const {
+        thread_local std::vector<std::byte> query;
+        query.assign(width_, std::byte{0});
+        const Bytes bytes = to_bytes(padded, width, query.data());
+        const Int8Query prepared{reinterpret_cast<const int8_t*>(query.data()), bytes.sum, bytes.scale};
+        kernels().dot_i8(rows_.data(), factors_.data(), n_, prepared, width_, out);
+    }
+
+private:
+    size_t width_ = 0, n_ = 0;
+    std::vector<std::byte> codes_;
+    std::vector<float> factors_;
+    std::vector<const std::byte*> rows_;
+};
+
 // How components lie in a row of codes.
 struct Layout {
     Layout(size_t components, int bits_)
@@ -106,15 +157,7 @@ public:
     // `values` are padded with zeros to a multiple of kUnit.
     void add(const float* values, size_t width, float factor, float weight, float constant) {
         int8_t* codes = codes_.data() + prepared_.size() * layout_.codes();
-        float low, high;
-        kernels().range(values, width, &low, &high);
-        const float scale = std::max(-low, high) / 127, inverse = scale > 0 && std::isfinite(1 / scale) ? 1 / scale : 0;
-        kernels().quantize(values, width, {0, inverse, 128.5f, 255}, bytes_.data());
-        int32_t sum = 0;
-        for (size_t i = 0; i < width; ++i) {
-            bytes_[i] ^= std::byte{128};
-            sum += static_cast<int8_t>(bytes_[i]);
-        }
+        const auto [scale, sum] = to_bytes(values, width, bytes_.data());
         layout_.each([&](size_t i, size_t line, size_t field, size_t n) {
             std::memcpy(codes + (line * layout_.fields + field) * kLine, bytes_.data() + i, n);
         });
@@ -141,7 +184,9 @@ public:
           components_(form.multiplied && learned.reduced ? learned.reduced : dim),
           padded_(round_up(components_, kUnit)), layout_(components_, form.bits), steps_(steps(form.bits)) {
         mean_.resize(width_);
-        if (form.multiplied && learned.reduced) base_ = Matrix(learned.base, dim), query_ = Matrix(learned.query, dim);
+        if (!form.multiplied || !learned.reduced) return;
+        base_ = Matrix(learned.base, dim);
+        query_ = ByteMatrix(Matrix(learned.query, dim), components_, dim);
     }
 
     std::string_view name() const override { return form_.name; }
@@ -155,7 +200,11 @@ public:
         thread_local std::vector<std::byte> codes;
         centre(vector, centred);
         const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
-        float* y = multiplied(base_, centred, values);
+        if (base_) {
+            values.assign(padded_, 0);
+            base_.multiply(centred.data(), values.data());
+        }
+        float* y = base_ ? values.data() : centred.data();
         codes.assign(layout_.codes(), std::byte{0});
         const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
         std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
@@ -198,7 +247,11 @@ public:
                 std::copy_n(queries + i * dim_, dim_, query.data());
                 constant = dot(query.data(), mean_.data(), width_);
             }
-            const float* z = multiplied(query_, query, values);
+            if (query_) {
+                values.assign(padded_, 0);
+                query_.multiply(query.data(), width_, values.data());
+            }
+            const float* z = query_ ? values.data() : query.data();
             prepared->add(z, padded_, far ? 2.0f : 1.0f, far ? 1.0f : 0.0f, constant);
         }
         return prepared;
@@ -209,14 +262,6 @@ private:
         to.assign(width_, 0);
         for (size_t d = 0; d < dim_; ++d) to[d] = vector[d] - mean_[d];
     }
-    // The components to be coded, padded with zeros to `padded_`.
-    float* multiplied(const Matrix& matrix, std::vector<float>& vector, std::vector<float>& to) const {
-        if (!matrix) return vector.data();
-        to.assign(padded_, 0);
-        matrix.multiply(vector.data(), to.data());
-        return to.data();
-    }
-
     // LVQ: from the smallest to the largest component. Returns (scale, low).
     std::pair<float, float> between(float* y, std::byte* codes) const {
         std::fill(y + components_, y + padded_, y[0]);
@@ -254,7 +299,8 @@ private:
     Metric metric_;
     std::vector<float> mean_;  // padded with zeros, as is what is multiplied
     size_t components_, padded_;
-    Matrix base_, query_;
+    Matrix base_;
+    ByteMatrix query_;
     Layout layout_;
     std::vector<float> steps_;
 };
