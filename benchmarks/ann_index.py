@@ -91,13 +91,15 @@ class Contender:
 class Ours(Index):
     """Any of our indexes: `make` creates an empty one, `set` gives the keywords of `search`."""
 
-    def __init__(self, spec: Spec, make: Callable[[Spec], Any], learns: bool = False) -> None:
+    def __init__(self, spec: Spec, make: Callable[[Spec, int], Any], learns: bool = False) -> None:
         super().__init__(spec)
-        self.index = make(spec)
+        self.make = make
+        self.index = make(spec, 0)
         self.learns = learns
         self.keywords: dict[str, Any] = {}
 
     def build(self, base: Floats, learn: Floats | None, threads: int) -> None:
+        self.index = self.make(self.spec, threads)
         if self.learns:
             self.index.learn(base, learn)
         self.index.add(np.arange(len(base)), base)
@@ -119,7 +121,7 @@ class Ours(Index):
 def scan(codec: str, reranks: Sequence[int] = (), learns: bool = False) -> Contender:
     """A compressed scan; `reranks`: how many candidates of the first pass are ranked again (none: all there is)."""
 
-    def make(spec: Spec) -> Any:
+    def make(spec: Spec, threads: int) -> Any:
         from rag.index import ScanIndex
 
         return ScanIndex(spec.dim, spec.metric, codec)  # type: ignore[arg-type]
@@ -129,6 +131,20 @@ def scan(codec: str, reranks: Sequence[int] = (), learns: bool = False) -> Conte
     return Contender(name, "modular-rag", partial(Ours, make=make, learns=learns), efforts, needs_learn=learns)
 
 
+def graph(codec: str, learns: bool = False) -> Contender:
+    """A walk along a graph; the window is swept."""
+
+    def make(spec: Spec, threads: int) -> Any:
+        from rag.index import GraphIndex
+
+        return GraphIndex(spec.dim, spec.metric, codec, threads=threads)  # type: ignore[arg-type]
+
+    efforts = [{"effort": window, "rerank": max(20, min(window, 40 + window // 8))} for window in WINDOWS]
+    name = f"graph {codec}" + " ood" * learns
+    return Contender(name, "modular-rag", partial(Ours, make=make, learns=learns), efforts, needs_learn=learns)
+
+
+WINDOWS = (10, 13, 17, 22, 28, 36, 48, 64, 90, 128, 180, 256, 360, 512, 720, 1024)
 RERANKS = (10, 15, 20, 30, 50, 80, 120, 200, 400, 800, 1600)
 
 OURS: list[Contender] = [
@@ -139,4 +155,9 @@ OURS: list[Contender] = [
     scan("rabitq2", RERANKS),
     scan("leanvec", RERANKS),
     scan("leanvec", RERANKS, learns=True),
+    graph("leanvec4"),
+    graph("leanvec4", learns=True),
+    graph("leanvec"),
+    graph("lvq4x8"),
+    graph("float16"),
 ]
