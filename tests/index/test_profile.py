@@ -218,7 +218,7 @@ def test_a_sample_tells_what_all_vectors_will_find(dim: int, monkeypatch: pytest
     for found in _figures(vectors, "ip", queries=queries).codecs:
         assert found.expected <= found.recall
         # Centroids learned from few vectors fit these few better than centroids learned from all fit all.
-        assert found.expected == pytest.approx(truth[found.codec], abs=0.1 if found.codec == "pq" else 0.015)
+        assert found.expected == pytest.approx(truth[found.codec], abs=0.1 if found.codec == "pq" else 0.02)
 
 
 def test_any_of_equal_vectors_will_do():

@@ -18,7 +18,7 @@ from rag.operators import Operator, catalogue
 from rag.operators.asking import Asking
 from rag.operators.orchestration import Sufficient
 from rag.operators.pre_retrieval import HistoryQuery, Rewrite, StepBack
-from rag.pipelines import Budget, Loop, Pipeline
+from rag.pipelines import Budget, Loop, Pipeline, Run
 from rag.pipelines.meter import metering
 from rag.types import Answer, Chunk, Context, Document, Hits, Message, Passage, Query, Usage
 
@@ -201,6 +201,7 @@ def test_what_a_batch_consumes_is_counted():
 def test_the_budget_of_a_loop_sees_the_judge():
     llm = ScriptedModel(lambda messages: Completion("no", Usage(50, 1, 1)))
     loop = Loop(Rewrite(), until=Sufficient(), at_most=50, budget=Budget(calls=3))
-    state = Pipeline(loop, llm=llm, inputs=("query", "answer")).run("when?", answer=Answer("in summer"))
-    assert state.round == 2
+    run = Run()
+    state = Pipeline(loop, llm=llm, inputs=("query", "answer")).run("when?", answer=Answer("in summer"), observe=run)
+    assert [span.note for span in run.spans if "ended in round 2" in span.note]
     assert state.sufficient is False

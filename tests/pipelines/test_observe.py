@@ -134,7 +134,7 @@ def test_an_interrupted_wait_leaves_nothing_running(monkeypatch: pytest.MonkeyPa
     running = threading.Event()
     monkeypatch.setattr(Future, "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        wait_for(begin())
+        wait_for(begin(), None)
     assert ended.wait(5)
 
 

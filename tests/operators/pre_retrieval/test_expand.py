@@ -12,7 +12,7 @@ from rag.models.scripted import ScriptedModel
 from rag.operators import operator
 from rag.operators.orchestration import AllAsked, Remember
 from rag.operators.pre_retrieval import CoVe, MultiQuery, NextQuery, SubQueries
-from rag.pipelines import Loop, Pipeline
+from rag.pipelines import Loop, Pipeline, Run
 from rag.types import Answer, Query
 
 QUESTION = Query("when do boats sail?", filter="year >= 2018")
@@ -83,17 +83,18 @@ def answer_each(query: Query) -> Answer:
 def test_sub_queries_one_after_another_in_a_loop():
     llm = ScriptedModel("first?\nsecond?")
     each = Loop(NextQuery() >> answer_each() >> Remember(), until=AllAsked(), at_most=10)
-    state = Pipeline(SubQueries() >> each, llm=llm).run("both?")
-    assert state.round == 3
+    run = Run()
+    state = Pipeline(SubQueries() >> each, llm=llm).run("both?", observe=run)
+    assert [span.note for span in run.spans if "ended in round 3" in span.note]
     assert [m.content for m in state.memory if m.role == "user"] == ["first?", "second?", "both?"]
     assert state.answer.text == "answer to both?"
 
 
 def test_the_loop_ends_at_once_when_there_is_one_question():
-    state = Pipeline(
-        SubQueries() >> Loop(NextQuery() >> answer_each(), until=AllAsked(), at_most=10), llm=ScriptedModel("")
-    ).run("alone?")
-    assert state.round == 1
+    run = Run()
+    loop = Loop(NextQuery() >> answer_each(), until=AllAsked(), at_most=10)
+    Pipeline(SubQueries() >> loop, llm=ScriptedModel("")).run("alone?", observe=run)
+    assert [span.note for span in run.spans if "ended in round 1" in span.note]
 
 
 def test_cove_keeps_what_the_model_confirms():
