@@ -173,7 +173,7 @@ class GraphIndex(NativeIndex):
         """
         matrix, wanted, allowed = as_vectors(queries, self.dim, "queries"), check_k(k), prepared(filter)
         deep, cores = check_count(rerank, "rerank"), check_count(threads, "threads")
-        if isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1:
+        if isinstance(recall, bool) or not isinstance(recall, (float, int)) or not 0 < recall <= 1:
             raise InputError(f"recall is {recall!r}, expected a number above 0, at most 1")
         window: int | None = check_count(effort, "effort")
         if not window and self._curve is not None:
