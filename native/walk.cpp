@@ -7,6 +7,7 @@ namespace rag {
 namespace {
 
 constexpr size_t kStarts = 8;        // the best entries, where a walk begins
+constexpr size_t kEnough = 16;       // rows that are scored in one turn, at least while there are any
 constexpr size_t kFetchedLines = 6;  // of a code; the processor sees to the rest of a long one
 
 }  // namespace
@@ -19,7 +20,7 @@ void Walk::start(const Graph& graph, const Queries& queries, size_t query, std::
     queries_ = &queries;
     query_ = query;
     passing_ = passing;
-    const size_t most = round_up(std::max(entries.size(), 2 * graph_->room()), 64);
+    const size_t most = round_up(std::max(entries.size(), kEnough + 2 * graph_->room()), 64);
     rows_.resize(most);
     codes_.resize(most + kMaxTile);
     scores_.resize(most);
@@ -41,7 +42,7 @@ bool Walk::step() {
             const size_t n = std::min<size_t>(64, waiting_ - first);
             for (uint64_t bits = kernels().above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
                 const size_t i = first + std::countr_zero(bits);
-                pool_.push(scores_[i], rows_[i]);
+                if (pool_.push(scores_[i], rows_[i])) fetch_links(rows_[i]);
             }
         }
         waiting_ = 0;
@@ -72,12 +73,13 @@ void Walk::begin() {
     waiting_ = 0;
 }
 
-// Collects the neighbours of the next row, or of as many as it takes until there is one that was not seen before.
+// Collects the neighbours of the next rows, until enough of them were not seen before: so many that scoring them takes
+// about as long as the memory does which it waits for.
 bool Walk::gather() {
     const size_t room = graph_->room();
-    while (!waiting_) {
+    while (waiting_ < kEnough) {
         const uint32_t row = pool_.expand();
-        if (row == kNoRow) return false;
+        if (row == kNoRow) break;
         const std::span links(graph_->links(row), room);
         if (passing_)
             meet_passing(links);
@@ -85,11 +87,13 @@ bool Walk::gather() {
             meet(links);
     }
     fetch();
-    if (const uint32_t next = pool_.peek(); next != kNoRow) {
-        const auto* links = reinterpret_cast<const std::byte*>(graph_->links(next));
-        for (size_t at = 0; at < graph_->row_bytes(); at += 64) __builtin_prefetch(links + at);
-    }
-    return true;
+    if (const uint32_t next = pool_.peek(); next != kNoRow) fetch_links(next);
+    return waiting_ > 0;
+}
+
+void Walk::fetch_links(uint32_t row) const {
+    const auto* links = reinterpret_cast<const std::byte*>(graph_->links(row));
+    for (size_t at = 0; at < graph_->row_bytes(); at += 64) __builtin_prefetch(links + at);
 }
 
 void Walk::meet(std::span<const uint32_t> links) {
@@ -108,13 +112,14 @@ void Walk::meet(std::span<const uint32_t> links) {
 // them (ACORN: Patel et al. 2024, section 5).
 void Walk::meet_passing(std::span<const uint32_t> links) {
     const Bitmap& passing = *passing_;
+    const size_t most = waiting_ + links.size();
     visited_.reserve(0, links.size());
     for (const uint32_t row : links) {
         if (row == kNoRow) break;
         if (passing[row] && visited_.insert(row)) rows_[waiting_++] = row;
     }
     for (const uint32_t row : links) {
-        if (row == kNoRow || waiting_ >= links.size()) break;
+        if (row == kNoRow || waiting_ >= most) break;
         if (passing[row]) continue;
         visited_.reserve(0, links.size() + 1);
         if (!visited_.insert(row)) continue;

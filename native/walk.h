@@ -27,14 +27,17 @@ public:
     // Lower scores cannot enter.
     float threshold() const { return size_ < capacity_ ? -std::numeric_limits<float>::infinity() : score(size_ - 1); }
 
-    void push(float score, uint32_t row) {
+    // Whether it is now the next to be expanded.
+    bool push(float score, uint32_t row) {
         const uint64_t item = uint64_t{ordered(score)} << 32 | row << 1 | 1;
         uint64_t* const first = items_.data();
         const size_t at = larger(item);
         std::memmove(first + at + 1, first + at, (size_ - at) * sizeof item);
         first[at] = item;
         size_ += size_ < capacity_;
+        const bool first_of_all = at <= next_;
         next_ = std::min(next_, at);
+        return first_of_all;
     }
 
     // The best row of the window that was not expanded, marked as such; kNoRow when there is none.
@@ -115,6 +118,7 @@ private:
     void meet(std::span<const uint32_t> links);
     void meet_passing(std::span<const uint32_t> links);
     void fetch();
+    void fetch_links(uint32_t row) const;
     void score();
     void begin();
 
