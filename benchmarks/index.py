@@ -71,8 +71,8 @@ def measure(data: Dataset, contenders: list[Contender], options: argparse.Namesp
     found = builds(data, contenders, options.build_threads)
     measured = sweep(data, found, options.threads, options.passes, options.budget, int(options.memory * 2**30))
     how = (
-        f"Builds on {options.build_threads} thread(s), each timed when it was made and kept, perhaps under another load; "
-        f"searches: medians of {options.passes} passes in turns. "
+        f"Builds on {options.build_threads} thread(s), each timed when it was made and kept, perhaps under another "
+        f"load; searches: medians of {options.passes} passes in turns. "
         f"{harness.machine()}, our kernels {_native.isa()}."
     )
     return {"shape": data.shape, "how": how, "indexes": measured}
