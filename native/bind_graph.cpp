@@ -1,4 +1,7 @@
 // The graph over a vector store, and searches that walk along it.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+
 #include <memory>
 #include <mutex>
 #include <new>
@@ -15,9 +18,13 @@ namespace {
 
 using rag::Graph;
 
-void grow(Graph& graph, size_t hold_back, size_t threads) {
+using RowArray = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void grow(Graph& graph, size_t hold_back, const std::optional<RowArray>& order, size_t threads) {
+    std::span<const uint32_t> given;
+    if (order) given = {order->data(), order->size()};
     const nb::gil_scoped_release release;
-    graph.grow(hold_back, thread_count(threads), signals());
+    graph.grow(hold_back, given, thread_count(threads), signals());
 }
 
 void consolidate(Graph& graph, size_t threads) {
@@ -25,38 +32,58 @@ void consolidate(Graph& graph, size_t threads) {
     graph.consolidate(thread_count(threads), signals());
 }
 
-// Ids of the rows that wait to be linked.
-auto waiting(const Graph& graph) {
-    auto [ids, data] = new_matrix<int64_t>(1, graph.waiting().size());
-    for (const uint32_t row : graph.waiting()) *data++ = graph.store().ids()[row];
+void wait(Graph& graph) {
+    const nb::gil_scoped_release release;
+    graph.wait();
+}
+
+// Ids of the rows that were held back.
+auto held(const Graph& graph) {
+    auto [ids, data] = new_matrix<int64_t>(1, graph.held().size());
+    for (const uint32_t row : graph.held()) *data++ = graph.store().ids()[row];
     return ids;
 }
 
-// The links [rows, degree]; 2^32 - 1 ends those of a row. Valid until the graph changes.
-auto links(nb::object self) {
+// Of each level, from the ground up: its rows [places], none on the ground, and their links [places, degree]; 2^32 - 1
+// ends those of a place. Valid until the graph changes.
+nb::list levels(nb::object self) {
     const Graph& graph = nb::cast<const Graph&>(self);
-    const auto* data = reinterpret_cast<const uint32_t*>(graph.bytes().data());
-    return nb::ndarray<nb::numpy, const uint32_t, nb::ndim<2>>(data, {graph.size(), graph.room()}, self);
+    nb::list result;
+    for (size_t i = 0; i < graph.levels(); ++i) {
+        const rag::Level& level = graph.level(i);
+        const auto* links = reinterpret_cast<const uint32_t*>(level.bytes().data());
+        using Rows = nb::ndarray<nb::numpy, const uint32_t, nb::ndim<1>>;
+        using Links = nb::ndarray<nb::numpy, const uint32_t, nb::ndim<2>>;
+        result.append(nb::make_tuple(Rows(level.rows().data(), {level.rows().size()}, self),
+                                     Links(links, {level.size(), level.room()}, self)));
+    }
+    return result;
 }
 
-// Takes over the links of a saved graph, without copying; the graph must be empty.
-void attach(Graph& graph, const ByteArray& links, double longest) {
-    const std::shared_ptr<void> owner(new ByteArray(links), [](void* kept) {
+// Takes over a saved graph; the links of the ground without copying. The graph must be empty.
+void attach(Graph& graph, const ByteArray& links, double longest, size_t linked, const nb::list& upper) {
+    using Owned = std::pair<ByteArray, nb::list>;
+    Graph::Saved saved{span(links), linked, longest, {}};
+    for (const nb::handle level : upper) {
+        const auto [rows, its_links] = nb::cast<std::pair<RowArray, ByteArray>>(level);
+        saved.upper.emplace_back(std::span<const uint32_t>(rows.data(), rows.size()), span(its_links));
+    }
+    const std::shared_ptr<void> owner(new Owned(links, upper), [](void* kept) {
         const nb::gil_scoped_acquire gil;
-        delete static_cast<ByteArray*>(kept);
+        delete static_cast<Owned*>(kept);
     });
     const nb::gil_scoped_release release;
-    graph.attach(span(links), longest, owner);
+    graph.attach(saved, owner);
 }
 
 nb::tuple walk_graph(const Graph& graph, const FloatMatrix& queries, size_t k, const rag::Filter* filter,
-                     size_t window, size_t rerank, size_t threads) {
+                     size_t window, size_t rerank, bool waiting, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
     {
         const nb::gil_scoped_release release;
-        const rag::Effort effort{std::max(window, k), rerank ? std::max(rerank, k) : 0};
+        const rag::Effort effort{std::max(window, k), rerank ? std::max(rerank, k) : 0, waiting};
         rag::walk(graph, queries.data(), n, k, filter, effort, thread_count(threads), signals(), id_data, score_data);
     }
     return nb::make_tuple(ids, scores);
@@ -69,16 +96,19 @@ void bind_graph(nb::module_& m) {
         .def(
             "__init__",
             [](Graph* self, const rag::VectorStore& store, size_t degree, size_t window, float alpha, size_t passes,
-               uint64_t seed) { new (self) Graph(store, {degree, window, alpha, passes, seed}); 
+               uint64_t seed, size_t thinning, bool filled) {
+                new (self) Graph(store, {degree, window, alpha, passes, seed, thinning, filled});
             },
-            "store"_a, "degree"_a = 32, "window"_a = 100, "alpha"_a = 1.2f, "passes"_a = 1, "seed"_a = 0, nb::keep_alive<1, 2>())
-        .def_prop_ro("size", &Graph::size)
+            "store"_a, "degree"_a = 32, "window"_a = 100, "alpha"_a = 1.2f, "passes"_a = 1, "seed"_a = 0,
+            "thinning"_a = 0, "filled"_a = false, nb::keep_alive<1, 2>())
+        .def_prop_ro("linked", &Graph::linked)
         .def_prop_ro("longest", &Graph::longest)
-        .def("attach", attach, "links"_a, "longest"_a)
-        .def("links", [](nb::object self) { return links(std::move(self)); })
-        .def("grow", grow, "hold_back"_a = 0, "threads"_a = 0)
-        .def("waiting", waiting)
+        .def("attach", attach, "links"_a, "longest"_a, "linked"_a, "upper"_a)
+        .def("levels", [](nb::object self) { return levels(std::move(self)); })
+        .def("wait", wait)
+        .def("grow", grow, "hold_back"_a = 0, "order"_a.none() = nb::none(), "threads"_a = 0)
+        .def("held", held)
         .def("consolidate", consolidate, "threads"_a = 0)
         .def("walk", walk_graph, "queries"_a, "k"_a, "filter"_a.none() = nb::none(), "window"_a = 64, "rerank"_a = 0,
-             "threads"_a = 0);
+             "waiting"_a = true, "threads"_a = 0);
 }

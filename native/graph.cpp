@@ -1,7 +1,10 @@
 #include "graph.h"
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
+#include <numeric>
+#include <unordered_map>
 
 #include "errors.h"
 
@@ -17,44 +20,69 @@ uint32_t scattered(uint32_t x) {
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x ^ x >> 16;
 }
+uint64_t scattered(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+[[noreturn]] void refuse(const char* what) { throw InputError(what, "the file is damaged"); }
 
 }  // namespace
 
-void Graph::extend(size_t rows, size_t room) {
-    if (foreign_ || room != room_) {
-        Buffer wider;
-        wider.reserve(rows * room * sizeof(uint32_t));
-        auto* to = reinterpret_cast<uint32_t*>(wider.data());
-        std::fill_n(to, rows * room, kNoRow);
-        for (size_t row = 0; row < rows_; ++row) std::copy_n(links(row), std::min(room, room_), to + row * room);
-        own_.swap(wider);
-        foreign_ = nullptr;
-        owner_.reset();
-        room_ = room;
-    } else if (rows > rows_) {
-        own_.reserve(rows * row_bytes());
-        std::fill_n(own_links() + rows_ * room_, (rows - rows_) * room_, kNoRow);
-    }
-    rows_ = rows;
-}
-
-void Graph::attach(std::span<const std::byte> bytes, double longest, const std::shared_ptr<void>& owner) {
+void Graph::wait() {
     const std::unique_lock writing(store_.mutex());
-    if (rows_ || bytes.size() != store_.rows() * row_bytes())
-        throw InputError("links for another number of rows", "the file is damaged");
-    const std::span links(reinterpret_cast<const uint32_t*>(bytes.data()), bytes.size() / sizeof(uint32_t));
-    uint32_t wrong = 0;
-    for (const uint32_t link : links) wrong |= (link >= store_.rows()) & (link != kNoRow);
-    if (wrong) throw InputError("links lead to rows that are not there", "the file is damaged");
-    longest_ = longest;
-    foreign_ = reinterpret_cast<const uint32_t*>(bytes.data());
-    rows_ = bytes.size() / row_bytes();
-    owner_ = owner;
-    for (size_t row = 0; row < rows_; ++row) enter(static_cast<uint32_t>(row));
+    levels_[0].extend(store_.rows(), levels_[0].room());
+    known_ = store_.rows();
 }
 
-// Entries are the rows whose scattered number is a multiple of a step, which doubles when there are too many: those that
-// stay were entries before.
+void Graph::attach(const Saved& saved, const std::shared_ptr<void>& owner) {
+    const std::unique_lock writing(store_.mutex());
+    const size_t rows = store_.rows();
+    if (levels_[0].size() || saved.linked > rows) refuse("links for another number of rows");
+    levels_[0].attach(saved.links, owner);
+    if (levels_[0].size() != rows) refuse("links for another number of rows");
+    std::unordered_map<uint32_t, uint32_t> lower, places;
+    for (const auto& [members, links] : saved.upper) {
+        Level& level = levels_.emplace_back(form_.degree / 2, false);
+        places.clear();
+        for (const uint32_t row : members) {
+            const auto below = lower.find(row);
+            if (row >= rows || (levels_.size() > 2 && below == lower.end()) || !places.emplace(row, places.size()).second)
+                refuse("rows of a level are not on the level below");
+            level.name(row, levels_.size() > 2 ? below->second : row);
+        }
+        level.attach(links, owner);
+        lower.swap(places);
+    }
+    longest_ = saved.longest;
+    linked_ = saved.linked;
+    known_ = rows;
+    if (levels_.size() > 1)
+        enter_top();
+    else
+        for (size_t row = 0; row < linked_; ++row) enter(static_cast<uint32_t>(row));
+}
+
+// A whole number is drawn for each row and seed; a share of 1 / thinning of them is below the first bound, and so on.
+size_t Graph::height(uint32_t row) const {
+    if (!form_.thinning) return 0;
+    const uint64_t drawn = scattered(scattered(form_.seed) ^ row);
+    size_t height = 0;
+    for (uint64_t bound = std::numeric_limits<uint64_t>::max() / form_.thinning; drawn < bound; bound /= form_.thinning) ++height;
+    return height;
+}
+
+void Graph::enter_top() {
+    top_ = 0;
+    while (top_ + 1 < levels_.size() && (top_ == 0 || levels_[top_].size() > kMostEntries)) ++top_;
+    entries_.resize(levels_[top_].size());
+    std::iota(entries_.begin(), entries_.end(), 0);
+}
+
+// Without levels, entries are the rows whose scattered number is a multiple of a step, which doubles when there are too
+// many: those that stay were entries before.
 void Graph::enter(uint32_t row) {
     if (scattered(row) % entry_step_) return;
     entries_.push_back(row);

@@ -1,74 +1,93 @@
 // A proximity graph over the rows of a store: every row has links to at most `degree` others, chosen so that a walk
 // which always goes on from the best row seen so far ends at a query's neighbours (Vamana: Subramanya et al. 2019).
+// Above it there may be levels of ever fewer rows, linked in the same way, on which a walk comes near its goal in few
+// steps (HNSW: Malkov and Yashunin 2020).
 #pragma once
+#include <deque>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "level.h"
 #include "parallel.h"
 #include "store.h"
 
 namespace rag {
 
-inline constexpr uint32_t kNoRow = ~uint32_t{0};
-
 struct GraphForm {
-    size_t degree = 32;  // links of a row, at most
-    size_t window = 100;  // rows a walk keeps in sight while the graph is built
-    float alpha = 1.2f;   // links that another one makes needless may fill free places up to this factor of distance
-    size_t passes = 1;    // how often the first rows look for their neighbours
-    uint64_t seed = 0;    // of the order in which rows are linked
+    size_t degree = 32;    // links of a row, at most; half as many above the ground
+    size_t window = 100;   // rows a walk keeps in sight while the graph is built
+    float alpha = 1.2f;    // links that another one makes needless may fill free places up to this factor of distance
+    size_t passes = 1;     // how often the first rows look for their neighbours
+    uint64_t seed = 0;     // of the order in which rows are linked, and of their levels
+    size_t thinning = 0;   // one row in so many is on the next level too; 0: there is but the ground
+    bool filled = false;   // free places go to the nearest, whatever the factor
 };
 
 class Graph {
 public:
-    Graph(const VectorStore& store, const GraphForm& form) : store_(store), form_(form), room_(form.degree) {}
+    Graph(const VectorStore& store, const GraphForm& form) : store_(store), form_(form) {
+        levels_.emplace_back(form.degree, true);
+    }
+    Graph(const Graph&) = delete;
+    Graph& operator=(const Graph&) = delete;
 
     const VectorStore& store() const { return store_; }
     const GraphForm& form() const { return form_; }
-    size_t size() const { return rows_; }  // the first rows of the store: those that have a place here
-    size_t room() const { return room_; }  // links that a row has a place for
+    const Level& level(size_t number) const { return levels_[number]; }  // 0 is the ground
+    size_t levels() const { return levels_.size(); }
 
-    // The links of a row; kNoRow ends them where there are fewer than `room`.
-    const uint32_t* links(size_t row) const { return links() + row * room_; }
-    std::span<const uint32_t> entries() const { return entries_; }  // where walks begin
+    // Where walks begin: places on the level `top`.
+    size_t top() const { return top_; }
+    std::span<const uint32_t> entries() const { return entries_; }
 
-    // Links the rows that wait and those that the store has beyond `size`, except for `hold_back` of them, which wait:
-    // until then they are queries that the graph has not seen. Locks the store: for reading while it looks for neighbours, for
-    // writing while it stores what it found. The result does not depend on the number of threads. Rows that were not
-    // linked when it was interrupted are never found.
-    void grow(size_t hold_back, size_t threads, const Interrupt& interrupt);
-    std::span<const uint32_t> waiting() const { return waiting_; }
+    // Rows before `linked` can be walked to. Those from there up to `known` wait: searches score them one by one.
+    size_t linked() const { return linked_; }
+    size_t known() const { return known_; }
+
+    // Lets the rows wait that the store has beyond `known`.
+    void wait();
+    // Links all rows that the store has beyond `linked`, except for `hold_back` of them, which are links' next call:
+    // until then they are queries that the graph has not seen. `order`: in this order, counted from `linked`; empty:
+    // shuffled. Locks the store: for reading while it looks for neighbours, for writing while it stores what it found.
+    // The result does not depend on the number of threads. When it is interrupted, all of these rows stay unlinked.
+    void grow(size_t hold_back, std::span<const uint32_t> order, size_t threads, const Interrupt& interrupt);
+    std::span<const uint32_t> held() const { return held_; }  // rows that were held back
     // Leads links around rows that are deleted in the store.
     void consolidate(size_t threads, const Interrupt& interrupt);
 
-    // Takes over links that `bytes` gave, for the rows that the store has.
-    void attach(std::span<const std::byte> bytes, double longest, const std::shared_ptr<void>& owner);
+    struct Saved {
+        std::span<const std::byte> links;
+        size_t linked;
+        double longest;
+        std::vector<std::pair<std::span<const uint32_t>, std::span<const std::byte>>> upper;  // rows and links
+    };
+    // Takes over the graph of the rows that the store has. Throws InputError where it is none.
+    void attach(const Saved& saved, const std::shared_ptr<void>& owner);
     double longest() const { return longest_; }  // squared length of the longest vector, under inner product
-    std::span<const std::byte> bytes() const { return {reinterpret_cast<const std::byte*>(links()), row_bytes() * rows_}; }
-    size_t row_bytes() const { return room_ * sizeof(uint32_t); }
 
 private:
     friend class GraphBuilder;
 
-    const uint32_t* links() const { return foreign_ ? foreign_ : reinterpret_cast<const uint32_t*>(own_.data()); }
-    uint32_t* own_links() { return reinterpret_cast<uint32_t*>(own_.data()); }
-    void extend(size_t rows, size_t room);  // for writing; new places are empty
-    void enter(uint32_t row);               // perhaps among the entries
+    size_t height(uint32_t row) const;  // the highest level of a row
+    void enter(uint32_t row);           // perhaps among the entries
+    void enter_top();                   // all rows of the first level with few
 
     const VectorStore& store_;
     GraphForm form_;
-    size_t rows_ = 0, room_;
+    std::deque<Level> levels_;
+    size_t linked_ = 0, known_ = 0;
+    size_t reached_ = 0;          // where the rows end of which some were held back
+    std::vector<uint32_t> held_;
     double longest_ = 0;
-    const uint32_t* foreign_ = nullptr;  // mapped from a file, until something is to be changed
-    std::shared_ptr<void> owner_;
-    Buffer own_;
-    size_t entry_step_ = 1;
-    std::vector<uint32_t> entries_, waiting_;
+    size_t entry_step_ = 1, top_ = 0;
+    std::vector<uint32_t> entries_;
 };
 
 struct Effort {
-    size_t window;  // rows that are expanded, at least
-    size_t rerank;  // rows that are ranked by the finest copy; 0: as many as suit codec and window
+    size_t window;        // rows that are expanded, at least
+    size_t rerank;        // rows that are ranked by the finest copy; 0: as many as suit codec and window
+    bool waiting = true;  // whether rows that wait are found too
 };
 
 // The k nearest that the graph leads to for each of n queries [n, dim], like `scan`, which does it where few rows pass

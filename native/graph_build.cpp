@@ -6,8 +6,10 @@
 #include <mutex>
 #include <numeric>
 #include <random>
+#include <unordered_set>
 #include <utility>
 
+#include "errors.h"
 #include "graph.h"
 #include "walk.h"
 
@@ -66,62 +68,58 @@ private:
 class GraphBuilder {
 public:
     GraphBuilder(Graph& graph, size_t threads, const Interrupt& interrupt)
-        : graph_(graph), store_(graph.store_), degree_(graph.form_.degree), threads_(threads), interrupt_(interrupt),
-          workers_(threads) {}
+        : graph_(graph), store_(graph.store_), threads_(threads), interrupt_(interrupt), workers_(threads) {}
 
-    void grow(size_t hold_back) {
-        const size_t known = graph_.rows_ - graph_.waiting_.size(), total = store_.rows();
-        std::vector<uint32_t> order = std::exchange(graph_.waiting_, {});
-        for (size_t row = graph_.rows_; row < total; ++row) order.push_back(static_cast<uint32_t>(row));
-        // Rows that come sorted, by topic say, would find none of their neighbours there yet, or nothing else.
-        std::shuffle(order.begin(), order.end(), std::mt19937_64(graph_.form_.seed + known));
-        hold_back = std::min(hold_back, order.size());
-        graph_.waiting_.assign(order.end() - hold_back, order.end());
-        order.resize(order.size() - hold_back);
+    void grow(size_t hold_back, std::span<const uint32_t> given) {
+        std::vector<uint32_t> order = ordered(hold_back, given);
+        const size_t known = graph_.linked_, total = store_.rows();
         // While there is much to do a row takes more links than it may keep: it chooses among them more seldom.
-        const bool bulk = order.size() > known;
-        extend(total, bulk ? degree_ + degree_ / 2 : degree_);
+        bulk_ = order.size() > known;
         linked_ = known;
         try {
-            for (size_t pass = 0; pass < (bulk ? graph_.form_.passes : 1); ++pass)
+            extend(total);
+            for (size_t pass = 0; pass < (bulk_ ? graph_.form_.passes : 1); ++pass)
                 for (size_t first = 0; first < order.size();) {
                     const size_t most = linked_ ? std::clamp(linked_ / kBatchShare, size_t{1}, kLargestBatch) : kFirstBatch;
                     const size_t n = std::min(most, order.size() - first);
                     batch(std::span(order).subspan(first, n), pass == 0);
                     first += n;
                 }
-            if (bulk) settle();
+            if (bulk_) settle();
         } catch (...) {
-            extend(total, degree_);
+            const std::unique_lock writing(store_.mutex());
+            for (Level& level : graph_.levels_) level.extend(level.size(), level.degree());
+            graph_.held_.clear();
+            graph_.reached_ = graph_.linked_;
             throw;
         }
+        const std::unique_lock writing(store_.mutex());
+        graph_.reached_ = total;
+        if (graph_.held_.empty()) graph_.linked_ = graph_.known_ = total;
     }
 
     void consolidate() {
-        std::shared_lock lock(store_.mutex());
         const Bitmap& dead = store_.dead();
-        std::vector<uint32_t> touched;
-        const size_t room = graph_.room_;
-        for (uint32_t row = 0; row < graph_.rows_; ++row) {
-            const auto own = linked(row);
-            if (!dead[row] && std::any_of(own.begin(), own.end(), [&](uint32_t to) { return dead[to]; }))
-                touched.push_back(row);
-        }
-        std::vector<uint32_t> links(touched.size() * room, kNoRow);
-        each(touched.size(), [&](Worker& worker, size_t i) {
-            worker.candidates.clear();
-            for (const uint32_t to : linked(touched[i])) {
-                if (!dead[to]) {
-                    worker.candidates.push_back(to);
-                    continue;
+        for (Level& level : graph_.levels_) {
+            std::shared_lock lock(store_.mutex());
+            const auto gone = [&](uint32_t place) { return dead[level.row(place)]; };
+            std::vector<uint32_t> touched;
+            for (uint32_t place = 0; place < level.size(); ++place)
+                if (!gone(place) && std::ranges::any_of(level.linked(place), gone)) touched.push_back(place);
+            choose_anew(level, touched, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+                for (const uint32_t to : level.linked(touched[i])) {
+                    if (!gone(to)) {
+                        worker.candidates.push_back(to);
+                        continue;
+                    }
+                    for (const uint32_t beyond : level.linked(to))
+                        if (!gone(beyond) && beyond != touched[i]) worker.candidates.push_back(beyond);
                 }
-                for (const uint32_t beyond : linked(to))
-                    if (!dead[beyond] && beyond != touched[i]) worker.candidates.push_back(beyond);
-            }
-            prune(worker, touched[i], degree_, links.data() + i * room);
-        });
-        lock.unlock();
-        commit(touched, links);
+                std::ranges::sort(worker.candidates);
+                const auto twice = std::ranges::unique(worker.candidates);
+                worker.candidates.erase(twice.begin(), twice.end());
+            });
+        }
     }
 
 private:
@@ -133,9 +131,36 @@ private:
         std::vector<float> distances, between, needless;
     };
 
-    std::span<const uint32_t> linked(size_t row) const {
-        const uint32_t* links = graph_.links(row);
-        return {links, static_cast<size_t>(std::find(links, links + graph_.room_, kNoRow) - links)};
+    // The live rows that are to be linked now, in their order; those to be held back are put by.
+    std::vector<uint32_t> ordered(size_t hold_back, std::span<const uint32_t> given) {
+        std::vector<uint32_t> order = std::exchange(graph_.held_, {});
+        const size_t first = order.empty() ? graph_.linked_ : graph_.reached_;
+        const Bitmap& dead = store_.dead();
+        if (given.empty()) {
+            for (size_t row = first; row < store_.rows(); ++row) order.push_back(static_cast<uint32_t>(row));
+        } else {
+            Bitmap seen(store_.rows() - first);
+            for (const uint32_t number : given) {
+                if (number >= seen.size() || seen[number]) throw InputError("an order names a row twice, or one that is not there", "");
+                seen.set(number);
+                order.push_back(static_cast<uint32_t>(first + number));
+            }
+            if (given.size() != seen.size()) throw InputError("an order leaves rows out", "");
+        }
+        std::erase_if(order, [&](uint32_t row) { return dead[row]; });
+        // Rows that come sorted, by topic say, would find none of their neighbours there yet, or nothing else.
+        std::vector<uint32_t> shuffled = order;
+        std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937_64(graph_.form_.seed + graph_.linked_));
+        hold_back = std::min(hold_back, order.size());
+        graph_.held_.assign(shuffled.end() - hold_back, shuffled.end());
+        if (given.empty()) {
+            order.assign(shuffled.begin(), shuffled.end() - hold_back);
+        } else {
+            Bitmap held(store_.rows());
+            for (const uint32_t row : graph_.held_) held.set(row);
+            std::erase_if(order, [&](uint32_t row) { return held[row]; });
+        }
+        return order;
     }
 
     template <class Work>
@@ -147,101 +172,163 @@ private:
         });
     }
 
-    void batch(std::span<const uint32_t> rows, bool first_time) {
-        std::shared_lock lock(store_.mutex());
-        measure(rows);
-        const size_t room = graph_.room_;
-        std::vector<uint32_t> links(rows.size() * room, kNoRow);
-        each(rows.size(), [&](Worker& worker, size_t i) {
+    // New links for places: the best `most` of the candidates that `collect(worker, i)` gives for each, or all where
+    // these are no more than `few`. Gives the lock back, to store them. Returns them.
+    template <class Collect>
+    std::vector<uint32_t> choose_anew(Level& level, std::span<const uint32_t> places, size_t most, size_t few,
+                                      std::shared_lock<std::shared_mutex>& lock, Collect collect) {
+        const size_t room = level.room();
+        std::vector<uint32_t> links(places.size() * room, kNoRow);
+        each(places.size(), [&](Worker& worker, size_t i) {
             worker.candidates.clear();
-            if (linked_ == 0)
-                worker.candidates.assign(rows.begin(), rows.end());
+            collect(worker, i);
+            if (worker.candidates.size() <= few)
+                std::ranges::copy(worker.candidates, links.data() + i * room);
             else
-                near(worker, rows[i]);
-            std::erase(worker.candidates, rows[i]);
-            prune(worker, rows[i], degree_, links.data() + i * room);
+                prune(worker, level, places[i], most, links.data() + i * room);
         });
         lock.unlock();
-        commit(rows, links);
+        const std::unique_lock writing(store_.mutex());
+        for (size_t i = 0; i < places.size(); ++i) level.set(places[i], links.data() + i * room);
+        return links;
+    }
 
-        // The way back: every row learns who links to it, and chooses anew when there is no room.
-        std::vector<std::pair<uint32_t, uint32_t>> back;
-        for (size_t i = 0; i < rows.size(); ++i)
-            for (size_t j = 0; j < room && links[i * room + j] != kNoRow; ++j)
-                back.emplace_back(links[i * room + j], rows[i]);
-        std::sort(back.begin(), back.end());
-        std::vector<size_t> starts;
-        for (size_t i = 0; i < back.size(); ++i)
-            if (i == 0 || back[i].first != back[i - 1].first) starts.push_back(i);
-        std::vector<uint32_t> targets(starts.size());
-        links.assign(starts.size() * room, kNoRow);
-        lock.lock();
-        each(starts.size(), [&](Worker& worker, size_t i) {
-            const uint32_t target = targets[i] = back[starts[i]].first;
-            const size_t end = i + 1 < starts.size() ? starts[i + 1] : back.size();
-            const std::span<const uint32_t> before = linked(target);
-            auto& candidates = worker.candidates;
-            candidates.assign(before.begin(), before.end());
-            for (size_t j = starts[i]; j < end; ++j)
-                if (std::find(before.begin(), before.end(), back[j].second) == before.end())
-                    candidates.push_back(back[j].second);
-            if (candidates.size() <= room)
-                std::copy(candidates.begin(), candidates.end(), links.data() + i * room);
-            else
-                prune(worker, target, room > degree_ ? degree_ : degree_ - degree_ / 8, links.data() + i * room);
-        });
-        lock.unlock();
-        commit(targets, links);
+    void batch(std::span<const uint32_t> rows, bool first_time) {
+        if (first_time)
+            for (size_t number = raise(rows); number > 0; --number) {
+                Level& level = graph_.levels_[number];
+                std::vector<uint32_t> places(level.size() - before_[number]);
+                std::iota(places.begin(), places.end(), before_[number]);
+                link(number, places, before_[number] == 0);
+            }
+        link(0, rows, linked_ == 0);
         if (!first_time) return;
         const std::unique_lock writing(store_.mutex());
-        for (const uint32_t row : rows) graph_.enter(row);
         linked_ += rows.size();
+        if (graph_.levels_.size() > 1)
+            graph_.enter_top();
+        else
+            for (const uint32_t row : rows) graph_.enter(row);
     }
 
-    // Every row keeps as many links as it may.
-    void settle() {
-        std::vector<uint32_t> rows;
-        for (uint32_t row = 0; row < graph_.rows_; ++row)
-            if (linked(row).size() > degree_) rows.push_back(row);
-        const size_t room = graph_.room_;
-        for (size_t first = 0; first < rows.size(); first += kLargestBatch) {
-            const auto some = std::span(rows).subspan(first, std::min(kLargestBatch, rows.size() - first));
-            std::vector<uint32_t> links(some.size() * room, kNoRow);
-            std::shared_lock lock(store_.mutex());
-            each(some.size(), [&](Worker& worker, size_t i) {
-                const auto own = linked(some[i]);
-                worker.candidates.assign(own.begin(), own.end());
-                prune(worker, some[i], degree_, links.data() + i * room);
-            });
-            lock.unlock();
-            commit(some, links);
+    // Gives rows their places on the levels above the ground, still without links. The highest of these levels.
+    size_t raise(std::span<const uint32_t> rows) {
+        const std::unique_lock writing(store_.mutex());
+        before_.clear();
+        for (const Level& level : graph_.levels_) before_.push_back(level.size());
+        size_t highest = 0;
+        for (const uint32_t row : rows) {
+            if (raised_.contains(row)) continue;
+            uint32_t below = row;
+            const size_t height = graph_.height(row);
+            for (size_t number = 1; number <= height; ++number) {
+                if (number == graph_.levels_.size()) {
+                    graph_.levels_.emplace_back(graph_.form_.degree / 2, false);
+                    graph_.levels_.back().extend(0, room(graph_.levels_.back()));
+                    before_.push_back(0);
+                }
+                Level& level = graph_.levels_[number];
+                level.name(row, below);
+                below = static_cast<uint32_t>(level.rows().size() - 1);
+            }
+            highest = std::max(highest, height);
         }
-        extend(graph_.rows_, degree_);
+        for (size_t number = 1; number <= highest; ++number)
+            graph_.levels_[number].extend(graph_.levels_[number].rows().size(), graph_.levels_[number].room());
+        return highest;
     }
 
-    // Rows near one, as a search finds them.
-    void near(Worker& worker, uint32_t row) {
-        worker.spread.load(0, row, graph_.longest_);
-        const auto queries = store_.primary().codec->prepare(worker.spread[0], 1, false);
-        const size_t window = graph_.form_.window;
-        worker.walk.start(graph_, *queries, 0, graph_.entries_, {window, window}, nullptr);
-        while (worker.walk.step()) {}
-        const Pool& found = worker.walk.found();
-        for (size_t i = 0; i < found.size(); ++i) worker.candidates.push_back(found.row(i));
-        for (const uint32_t to : linked(row))
-            if (std::find(worker.candidates.begin(), worker.candidates.end(), to) == worker.candidates.end())
-                worker.candidates.push_back(to);
+    // Links places of a level to those that are linked there already, or, the first ones, to one another.
+    void link(size_t number, std::span<const uint32_t> places, bool alone) {
+        Level& level = graph_.levels_[number];
+        std::shared_lock lock(store_.mutex());
+        if (number == 0) measure(places);
+        std::vector<uint32_t> links = choose_anew(level, places, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+            if (alone)
+                worker.candidates.assign(places.begin(), places.end());
+            else
+                near(worker, number, places[i]);
+            std::erase(worker.candidates, places[i]);
+        });
+
+        // The way back: every place learns who links to it, and chooses anew when there is no room.
+        const size_t room = level.room();
+        std::vector<std::pair<uint32_t, uint32_t>> back;
+        for (size_t i = 0; i < places.size(); ++i)
+            for (size_t j = 0; j < room && links[i * room + j] != kNoRow; ++j)
+                back.emplace_back(links[i * room + j], places[i]);
+        std::sort(back.begin(), back.end());
+        std::vector<size_t> starts;
+        std::vector<uint32_t> targets;
+        for (size_t i = 0; i < back.size(); ++i)
+            if (i == 0 || back[i].first != back[i - 1].first) {
+                starts.push_back(i);
+                targets.push_back(back[i].first);
+            }
+        starts.push_back(back.size());
+        lock.lock();
+        const size_t most = room > level.degree() ? level.degree() : level.degree() - level.degree() / 8;
+        choose_anew(level, targets, most, room, lock, [&](Worker& worker, size_t i) {
+            const std::span<const uint32_t> before = level.linked(targets[i]);
+            worker.candidates.assign(before.begin(), before.end());
+            for (size_t j = starts[i]; j < starts[i + 1]; ++j)
+                if (std::find(before.begin(), before.end(), back[j].second) == before.end())
+                    worker.candidates.push_back(back[j].second);
+        });
+    }
+
+    // Every place keeps as many links as it may.
+    void settle() {
+        for (Level& level : graph_.levels_) {
+            std::vector<uint32_t> places;
+            for (uint32_t place = 0; place < level.size(); ++place)
+                if (level.linked(place).size() > level.degree()) places.push_back(place);
+            for (size_t first = 0; first < places.size(); first += kLargestBatch) {
+                const auto some = std::span(places).subspan(first, std::min(kLargestBatch, places.size() - first));
+                std::shared_lock lock(store_.mutex());
+                choose_anew(level, some, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+                    const auto own = level.linked(some[i]);
+                    worker.candidates.assign(own.begin(), own.end());
+                });
+            }
+            const std::unique_lock writing(store_.mutex());
+            level.extend(level.size(), level.degree());
+        }
+    }
+
+    // Places near one, as a search finds them.
+    void near(Worker& worker, size_t number, uint32_t place) {
+        const Level& level = graph_.levels_[number];
+        auto& candidates = worker.candidates;
+        if (number >= graph_.top_ && number > 0) {  // nothing leads there, but there are few
+            candidates.resize(before_[number]);
+            std::iota(candidates.begin(), candidates.end(), 0);
+        } else {
+            worker.spread.load(0, level.row(place), graph_.longest_);
+            const auto queries = store_.primary().codec->prepare(worker.spread[0], 1, false);
+            const size_t window = graph_.form_.window;
+            worker.walk.start(graph_, *queries, 0, {window, window}, number);
+            while (worker.walk.step()) {}
+            const Pool& found = worker.walk.found();
+            for (size_t i = 0; i < found.size(); ++i) candidates.push_back(found.row(i));
+        }
+        for (const uint32_t to : level.linked(place))
+            if (std::find(candidates.begin(), candidates.end(), to) == candidates.end()) candidates.push_back(to);
+        // Deleted ones serve where there is nothing else.
+        const auto live = std::stable_partition(candidates.begin(), candidates.end(),
+                                                [&](uint32_t one) { return !store_.dead()[level.row(one)]; });
+        if (live != candidates.begin()) candidates.erase(live, candidates.end());
     }
 
     // Of the candidates, nearest first, those that no chosen one makes needless: none that is nearer to them than `row`
     // is. Places that are left go to those that come nearest to that, by up to `alpha`.
-    void prune(Worker& worker, uint32_t row, size_t most, uint32_t* links) {
+    void prune(Worker& worker, const Level& level, uint32_t place, size_t most, uint32_t* links) {
         auto& [spread, walk, candidates, open, distances, between, needless] = worker;
         const size_t n = candidates.size();
-        spread.load(0, row, graph_.longest_);
+        spread.load(0, level.row(place), graph_.longest_);
         open.resize(n);
         for (size_t i = 0; i < n; ++i) {
-            spread.load(i + 1, candidates[i], graph_.longest_);
+            spread.load(i + 1, level.row(candidates[i]), graph_.longest_);
             open[i] = static_cast<uint32_t>(i + 1);
         }
         distances.resize(n + 1);
@@ -268,6 +355,7 @@ private:
                     needless[open[j]] = std::max(needless[open[j]], distances[open[j]] / between[j]);
             }
         }
+        for (size_t i = 0; graph_.form_.filled && kept < most && i < open.size(); ++i) links[kept++] = candidates[open[i] - 1];
     }
 
     // The longest vector so far, squared.
@@ -281,26 +369,29 @@ private:
         }
     }
 
-    void extend(size_t rows, size_t room) {
+    size_t room(const Level& level) const { return level.degree() + (bulk_ ? level.degree() / 2 : 0); }
+
+    // A place for every row, and while there is much to do more room for links.
+    void extend(size_t rows) {
         const std::unique_lock writing(store_.mutex());
-        graph_.extend(rows, room);
-    }
-    void commit(std::span<const uint32_t> rows, const std::vector<uint32_t>& links) {
-        const std::unique_lock writing(store_.mutex());
-        const size_t room = graph_.room_;
-        for (size_t i = 0; i < rows.size(); ++i)
-            std::copy_n(links.data() + i * room, room, graph_.own_links() + rows[i] * room);
+        for (Level& level : graph_.levels_) level.extend(level.ground() ? rows : level.size(), room(level));
+        if (graph_.levels_.size() > 1)
+            for (const uint32_t row : graph_.levels_[1].rows())
+                if (row >= graph_.linked_) raised_.insert(row);
     }
 
     Graph& graph_;
     const VectorStore& store_;
-    size_t degree_, threads_, linked_ = 0;
+    size_t threads_, linked_ = 0;
+    bool bulk_ = false;
     const Interrupt& interrupt_;
     std::vector<std::unique_ptr<Worker>> workers_;
+    std::vector<size_t> before_;             // places on each level before the batch
+    std::unordered_set<uint32_t> raised_;    // rows that got places above in a call that was interrupted
 };
 
-void Graph::grow(size_t hold_back, size_t threads, const Interrupt& interrupt) {
-    GraphBuilder(*this, threads, interrupt).grow(hold_back);
+void Graph::grow(size_t hold_back, std::span<const uint32_t> order, size_t threads, const Interrupt& interrupt) {
+    GraphBuilder(*this, threads, interrupt).grow(hold_back, order);
 }
 void Graph::consolidate(size_t threads, const Interrupt& interrupt) {
     GraphBuilder(*this, threads, interrupt).consolidate();

@@ -27,13 +27,41 @@ bool worth_scanning(const Graph& graph, const RowSet& rows, Effort effort) {
     return rows.size() <= effort.window * step;
 }
 
-// Rows of a filter spread over it, where a walk among them begins.
-std::vector<uint32_t> spread_entries(const RowSet& rows) {
-    const size_t step = std::max<size_t>(rows.size() / kFilterEntries, 1);
+// How many of the rows can be walked to.
+size_t count_linked(const Graph& graph, const RowSet& rows) {
+    if (rows.all()) return graph.linked();
+    const auto list = rows.list();
+    return std::ranges::lower_bound(list, graph.linked()) - list.begin();
+}
+
+// Rows of a filter spread over its first n, where a walk among them begins.
+std::vector<uint32_t> spread_entries(const RowSet& rows, size_t n) {
+    const size_t step = std::max<size_t>(n / kFilterEntries, 1);
     std::vector<uint32_t> entries;
-    for (size_t i = step / 2; i < rows.size(); i += step) entries.push_back(rows[i]);
+    for (size_t i = step / 2; i < n; i += step) entries.push_back(rows[i]);
     return entries;
 }
+
+// Rows that wait to be linked, as a walk meets them at its end.
+struct Alone {
+    Alone(const Graph& graph, const RowSet& rows, size_t first) {
+        const Tier& tier = graph.store().primary();
+        const size_t kept = tier.codec->factors();
+        for (size_t i = first; i < rows.size() && rows[i] < graph.known(); ++i) list.push_back(rows[i]);
+        codes.reserve(list.size() + kMaxTile);
+        factors.resize((list.size() + kMaxTile) * kept);
+        for (size_t i = 0; i < list.size(); ++i) {
+            codes.push_back(tier.codes[list[i]]);
+            if (kept) std::copy_n(tier.factors_of(list[i]), kept, factors.data() + i * kept);
+        }
+        if (!list.empty()) codes.insert(codes.end(), kMaxTile, codes.back());
+    }
+    Block block() const { return {codes.data(), factors.data(), list.size()}; }
+
+    std::vector<uint32_t> list;
+    std::vector<const std::byte*> codes;
+    std::vector<float> factors;
+};
 
 }  // namespace
 
@@ -54,8 +82,9 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
     const size_t scan_rerank = effort.rerank;
     if (effort.rerank == 0) effort.rerank = std::clamp(store.primary().codec->candidates(k), k, std::max(2 * effort.window, k));
     const Bitmap* const passing = rows.all() ? nullptr : &selected->passing;
-    const std::vector<uint32_t> among = passing ? spread_entries(rows) : std::vector<uint32_t>();
-    const std::span<const uint32_t> entries = passing ? std::span<const uint32_t>(among) : graph.entries();
+    const size_t linked = count_linked(graph, rows);
+    const std::vector<uint32_t> entries = passing ? spread_entries(rows, linked) : std::vector<uint32_t>();
+    const Alone alone(graph, rows, effort.waiting ? linked : rows.size());
     const Tier& tier = store.primary();
     const Tier& finest = store.finest();
 
@@ -70,8 +99,10 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
         const auto prepared = tier.codec->prepare(own, count, false);
         const auto exact = store.secondary() ? finest.codec->prepare(own, count, false) : nullptr;
         std::vector<Candidate> found;
-        const auto finish = [&](const Slot& slot) {
+        std::vector<float> alone_scores(round_up(alone.list.size(), 64));
+        const auto finish = [&](Slot& slot) {
             found.clear();
+            if (!alone.list.empty()) slot.walk.meet_alone(alone.list, alone.block(), alone_scores.data());
             const Pool& pool = slot.walk.found();
             for (size_t i = 0; i < std::min(pool.size(), effort.rerank); ++i)
                 found.push_back({pool.score(i), pool.row(i), store.ids()[pool.row(i)]});
@@ -92,7 +123,10 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
                 if (!slot.busy) {
                     if (next == count) continue;
                     slot.query = next++;
-                    slot.walk.start(graph, *prepared, slot.query, entries, effort, passing);
+                    if (passing)
+                        slot.walk.start(graph, *prepared, slot.query, effort, entries, *passing);
+                    else
+                        slot.walk.start(graph, *prepared, slot.query, effort);
                     slot.busy = true;
                 }
                 if (!slot.walk.step()) {

@@ -1,5 +1,6 @@
 // Vectors under ids, in one or two codecs, with deletions: what every index searches in.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,7 @@ public:
     explicit RowSet(std::vector<uint32_t> list) : n_(list.size()), all_(false), list_(std::move(list)) {}
     size_t size() const { return n_; }
     bool all() const { return all_; }
+    std::span<const uint32_t> list() const { return list_; }  // empty for all
     uint32_t operator[](size_t i) const { return all_ ? static_cast<uint32_t>(i) : list_[i]; }
 
 private:
@@ -74,7 +76,7 @@ public:
     // The live rows, kept until the next change, or those of them with an id in `ids` (ascending).
     std::shared_ptr<const Selection> select() const;
     Selection select(std::optional<std::span<const int64_t>> ids) const;
-    uint64_t version() const { return version_; }  // another one after every change
+    uint64_t version() const { return version_; }  // after every change one that no store had before
 
     size_t rows() const { return ids_.size(); }
     size_t live() const { return ids_.size() - dead_count_; }
@@ -86,7 +88,8 @@ public:
 
 private:
     void changed() {
-        ++version_;
+        static std::atomic<uint64_t> versions{0};
+        version_ = ++versions;
         live_.reset();
     }
     void check_new(std::span<const int64_t> ids) const;

@@ -106,23 +106,33 @@ private:
 // for itself it keeps for the next one.
 class Walk {
 public:
-    // `passing`: which rows may be found, or all of them.
-    void start(const Graph& graph, const Queries& queries, size_t query, std::span<const uint32_t> entries, Effort effort,
-               const Bitmap* passing);
+    // From the top of the graph down to a level, whose places are found.
+    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level = 0);
+    // On the ground, among the rows that pass.
+    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort,
+               std::span<const uint32_t> entries, const Bitmap& passing);
     // One turn. False when the walk is over.
     bool step();
+    // Then: rows that no link leads to are found as well. `scores` has room for them.
+    void meet_alone(std::span<const uint32_t> rows, const Block& block, float* scores);
     const Pool& found() const { return pool_; }
 
 private:
+    void reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level);
+    void enter(size_t level);
+    void begin(std::span<const uint32_t> entries);
+    void descend();
     bool gather();
     void meet(std::span<const uint32_t> links);
     void meet_passing(std::span<const uint32_t> links);
     void fetch();
     void fetch_links(uint32_t row) const;
     void score();
-    void begin();
 
     const Graph* graph_ = nullptr;
+    const Level* level_ = nullptr;
+    size_t at_ = 0, goal_ = 0;  // numbers of this level and of the one where the walk ends
+    Effort effort_{};
     const Tier* tier_ = nullptr;
     const Queries* queries_ = nullptr;
     size_t factors_ = 0;

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from rag.index.effort import WINDOWS, EffortCurve, measure
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.native import Codec, NativeIndex, ScanStats
+from rag.index.order import ORDERS, Order, insertion_order
 from rag.index.protocol import Matches, Metric
 
 if TYPE_CHECKING:
@@ -25,18 +27,26 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphIndex", "GraphStats"]
 
+Links: TypeAlias = Literal["vamana", "hnsw"]
+
 _SAMPLE = 256  # vectors that stand in for queries when effort is measured
 _TRUE = 500  # candidates of a scan whose best eleven are taken for the true ones
 _FEW = 4096  # fewer vectors are scanned anyway
 _GROWTH = 1.5  # the effort is measured anew when there are so many times the vectors
 _UNTIDY = 0.2  # share of linked rows that may be deleted before links are led around them
+_WAITING, _WAITING_SHARE = 2048, 1 / 32  # so many rows may wait to be linked, or this share of those that are
+_ALPHA = {"vamana": 1.2, "hnsw": 1.0}
+_NO_ROW = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStats(ScanStats):
-    """Also: links of a row (`degree`, on average), and the measured `effort`, None while there are few vectors."""
+    """Also: links of a row (`degree`, on average), rows of each level (`levels`, from the ground up), vectors that
+    wait to be linked (`waiting`), and the measured `effort`, None while there are few vectors."""
 
     degree: float
+    levels: tuple[int, ...]
+    waiting: int
     effort: EffortCurve | None
 
 
@@ -44,14 +54,17 @@ class GraphIndex(NativeIndex):
     """A `VectorIndex` that walks along links between near vectors, and so looks at few of them.
 
     `dim`, `metric` and `codec` are those of `ScanIndex`; walks read the codec's short copy, results are ranked by the
-    finer one. `degree`: links of a vector, at most (8 to 128). `window`: how many vectors a search keeps in sight while
-    the graph is built; more make a better graph and take longer. `passes`: 2 lets every vector look for its neighbours
-    once more when all are there. The graph depends on these, on `seed`, and on what is added in which calls, but not on
-    the number of `threads` (0: all cores) that build it.
+    finer one. `links`: how they are chosen, "vamana", or as in "hnsw". `degree`: links of a vector, at most (8 to 128;
+    hnsw: half as many above the ground level, where one vector in degree / 2 is). `window`: how many vectors a search
+    keeps in sight while the graph is built; more make a better graph and take longer. `passes`: 2 lets every vector
+    look for its neighbours once more when all are there. `order`: in which the vectors of a large `add` are linked
+    (`rag.index.order`). The graph depends on these, on `seed`, and on what is added in which calls, but not on the
+    number of `threads` (0: all cores) that build it.
 
     Searches take the recall that is wanted, and find out by a curve measured on the index itself how far to walk.
     Where few vectors pass a filter, or few are there at all, they are scanned; then nothing is missed.
-    Vamana: Subramanya et al., NeurIPS 2019; links beyond rows that fail a filter: ACORN, Patel et al., SIGMOD 2024.
+    Vamana: Subramanya et al., NeurIPS 2019; HNSW: Malkov and Yashunin, PAMI 2020; links beyond rows that fail a filter:
+    ACORN, Patel et al., SIGMOD 2024.
     """
 
     kind: ClassVar[str] = "graph"
@@ -62,9 +75,11 @@ class GraphIndex(NativeIndex):
         metric: Metric = "cosine",
         codec: Codec = "leanvec4",
         *,
+        links: Links = "vamana",
         degree: int = 32,
         window: int = 100,
         passes: int = 1,
+        order: Order = "random",
         seed: int = 0,
         threads: int = 0,
     ) -> None:
@@ -75,58 +90,146 @@ class GraphIndex(NativeIndex):
         ):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
                 raise InputError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
+        for name, choice, known in (("links", links, get_args(Links)), ("order", order, ORDERS)):
+            if choice not in known:
+                raise InputError(f"{name} is {choice!r}, expected one of {', '.join(known)}")
         self._form = {"degree": int(degree), "window": int(window), "passes": int(passes), "seed": int(seed)}
+        self._links: Links = links
+        self._order: Order = order
         self._threads = check_count(threads, "threads")
         super().__init__(dim, metric, codec)
         self._curve: EffortCurve | None = None
         self._tidied = 0  # deleted rows that no link leads to
-        self._longest = 0.0
         self._opening = threading.Lock()
+        self._linking = threading.RLock()  # links are changed by one call at a time; taken before `_writing`
 
     def _use(self, store: _native.VectorStore) -> None:
-        super()._use(store)
-        self._graph = _native.Graph(store, **self._form)
+        self._store, self._graph = store, self._empty_graph(store)
+
+    def _empty_graph(self, store: _native.VectorStore) -> _native.Graph:
+        hnsw = self._links == "hnsw"
+        thinning = self._form["degree"] // 2 if hnsw else 0
+        return _native.Graph(store, **self._form, alpha=_ALPHA[self._links], thinning=thinning, filled=hnsw)
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add vectors float32[n, dim] under new ids int64[n] (each >= 0); the id of a deleted vector is new again.
 
-        Searches go on meanwhile. Raises InputError for what `ScanIndex.add` refuses. Then, and when it is
-        interrupted, nothing is added.
+        The next search finds them. While few are new they wait to be linked, and searches scan them beside their walk;
+        the `add` that makes them many (2,048 and a 32nd of those that are linked) links all of them. Searches go on
+        meanwhile. Raises InputError for what `ScanIndex.add` refuses. Then, and when it is interrupted, nothing is added.
         """
-        self._checked()
-        super().add(ids, vectors)
+        with self._linking:
+            self._checked()
+            super().add(ids, vectors)
+            linked = self._graph.linked
+            try:
+                if self._store.rows - linked > max(_WAITING if linked else _FEW, linked * _WAITING_SHARE):
+                    self._link()
+                else:
+                    self._graph.wait()
+            except BaseException:
+                with self._writing:
+                    self._store.remove(as_ids(ids))
+                raise
+
+    def link(self) -> None:
+        """Link the vectors that wait. Worth calling when no more are to come for a while, say before `save`."""
+        with self._linking:
+            self._checked()
+            self._link()
+
+    def _link(self) -> None:
+        if self._graph.linked == self._store.rows:
+            return
         known = self._curve.vectors if self._curve else _FEW / _GROWTH
-        try:
-            if len(self) >= known * _GROWTH:
-                self._graph.grow(_SAMPLE, self._threads)
-                unseen = self._graph.waiting()[0]
-                seen = np.setdiff1d(np.concatenate(self._store.parts()["ids"]).view(np.int64), unseen)
-                self._measure(_between(self._store.vectors(unseen)), IdFilter(seen))
-            self._graph.grow(0, self._threads)
-        except BaseException:
-            with self._writing:
-                self._store.remove(as_ids(ids))
-            raise
+        order = self._arranged()
+        if len(self) >= known * _GROWTH:
+            self._graph.grow(_SAMPLE, order, self._threads)
+            unseen = self._graph.held()[0]
+            seen = np.setdiff1d(self._ids(), unseen)
+            self._measure(_between(self._store.vectors(unseen)), IdFilter(seen))
+            order = None
+        self._graph.grow(0, order, self._threads)
+
+    def _arranged(self) -> NDArray[np.uint32] | None:
+        """The order in which rows that wait are to be linked, counted from the first; None leaves them to be shuffled."""
+        if self._order == "random":
+            return None
+        first = self._graph.linked
+        dead = self._dead()[first:]
+        waiting = np.flatnonzero(~dead)
+        if self._order != "given":
+            vectors = self._store.vectors(self._ids()[first:][waiting])
+            how = insertion_order(vectors, self._order, self._form["seed"], metric=self.metric, threads=self._threads)
+            waiting = waiting[how]
+        return np.concatenate([waiting, np.flatnonzero(dead)]).astype(np.uint32)
+
+    def _ids(self) -> NDArray[np.int64]:
+        return np.concatenate(self._store.parts()["ids"]).view(np.int64)
+
+    def _dead(self) -> NDArray[np.bool_]:
+        bits = np.unpackbits(self._store.parts()["tombstones"][0], bitorder="little")
+        return bits[: self._store.rows].astype(bool)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there.
 
-        Links are led around deleted vectors once these are a fifth of all, or when `consolidate` is called.
+        Links are led around deleted vectors once these are a fifth of all, or when `consolidate` is called; once they
+        are half of all, their memory is given back, as by `compact`.
         """
         self._checked()
         removed = super().delete(ids)
-        dead = self._store.rows - self._store.live
-        if dead - self._tidied > _UNTIDY * self._store.rows:
-            self.consolidate()
+        rows, dead = self._store.rows, self._store.rows - self._store.live
+        # While another call changes links, this is left to the next deletion.
+        if dead - self._tidied > _UNTIDY * rows and self._linking.acquire(blocking=False):
+            try:
+                if 2 * dead > rows:
+                    self.compact()
+                else:
+                    self.consolidate()
+            finally:
+                self._linking.release()
         return removed
 
     def consolidate(self) -> None:
         """Lead links around deleted vectors (FreshVamana: Singh et al., 2021), so that walks no longer meet them."""
-        self._checked()
-        with self._writing:
-            dead = self._store.rows - self._store.live
-            self._graph.consolidate(self._threads)
-            self._tidied = dead
+        with self._linking:
+            self._checked()
+            with self._writing:
+                self._consolidate()
+
+    def _consolidate(self) -> None:
+        dead = self._store.rows - self._store.live
+        self._graph.consolidate(self._threads)
+        self._tidied = dead
+
+    def compact(self) -> None:
+        """Give back the memory of deleted vectors: what is left is copied, also out of the file that it was opened from.
+
+        Searches go on meanwhile, in the old copy. Ids stay as they are.
+        """
+        with self._linking:
+            self._checked()
+            with self._writing:
+                self._consolidate()
+                live = ~self._dead()
+                place = np.where(live, np.cumsum(live) - 1, _NO_ROW).astype(np.uint32)
+                parts = self._store.parts()
+                del parts["tombstones"]
+                count = int(live.sum())
+                sections = {name: _kept(pieces, live) for name, pieces in parts.items()}
+                sections["tombstones"] = np.zeros(-(-count // 64) * 8, np.uint8)
+                store = _native.VectorStore(self.dim, self.metric, self.codec, *(self._learned or ()))
+                store.attach(count, sections)
+                graph = self._empty_graph(store)
+                (_, links), *upper = self._graph.levels()
+                kept = []
+                for rows, its_links in upper:
+                    stay = live[rows]
+                    kept.append((place[rows[stay]], _renumbered(its_links, stay)))
+                linked = int(live[: self._graph.linked].sum())
+                graph.attach(_renumbered(links, live), self._graph.longest, linked, kept)
+                self._store, self._graph, self._tidied = store, graph, 0
 
     def calibrate(self, queries: NDArray[np.float32]) -> EffortCurve:
         """Measure how recall grows with effort, by real queries float32[q, dim].
@@ -145,7 +248,7 @@ class GraphIndex(NativeIndex):
         # Beyond some window a scan is cheaper than a walk, and there is nothing to measure.
         most = len(self) // (2 * self._form["degree"])
         self._curve = measure(
-            lambda window: self._graph.walk(queries, 10, None, window, 0, self._threads)[0],
+            lambda window: self._graph.walk(queries, 10, None, window, 0, among is None, self._threads)[0],
             truth,
             len(self),
             [window for window in WINDOWS if window < most] or WINDOWS[:1],
@@ -182,26 +285,52 @@ class GraphIndex(NativeIndex):
         if not window:
             everything = store.rows if recall == 1 else deep
             return Matches(*store.scan(matrix, wanted, allowed, everything, cores))
-        return Matches(*self._graph.walk(matrix, wanted, allowed, window, deep, cores))
+        return Matches(*self._graph.walk(matrix, wanted, allowed, window, deep, True, cores))
 
     def stats(self) -> GraphStats:
-        """Counts, bytes by part, degree, and the measured effort curve."""
+        """Counts, bytes by part, levels, degree, and the measured effort curve."""
         own = super().stats()
         self._checked()
         with self._writing:
-            links = self._graph.links()
-            degree = float((links != 2**32 - 1).sum(1).mean()) if len(links) else 0.0
-            sizes: Mapping[str, int] = {**own.bytes, "links": links.nbytes}
+            levels, linked = self._graph.levels(), self._graph.linked
+            links = levels[0][1][:linked]
+            degree = float((links != _NO_ROW).sum(1).mean()) if linked else 0.0
+            places = (linked, *(len(rows) for rows, _ in levels[1:]))
+            size = sum(rows.nbytes + its_links.nbytes for rows, its_links in levels)
+            waiting = self._store.rows - linked - int(self._dead()[linked:].sum())
+        sizes: Mapping[str, int] = {**own.bytes, "links": size}
         return GraphStats(
-            own.vectors, own.tombstones, own.dim, own.metric, own.codec, sizes, degree=degree, effort=self._curve
+            *(own.vectors, own.tombstones, own.dim, own.metric, own.codec, sizes),
+            degree=degree,
+            levels=places,
+            waiting=waiting,
+            effort=self._curve,
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to a file, which is there completely or not at all; searches go on meanwhile.
+
+        Vectors that wait to be linked wait in the file too. Raises CollectionError when it cannot be written;
+        DamagedFileError, as `search` does, rather than copy damage.
+        """
+        with self._linking:
+            super().save(path)
 
     def _content(self) -> tuple[dict[str, Any], dict[str, list[NDArray[np.uint8]]]]:
         meta, sections = super()._content()
-        meta |= {"graph": self._form, "longest": self._graph.longest, "tidied": self._tidied}
+        (_, links), *upper = self._graph.levels()
+        meta |= {
+            "graph": {**self._form, "links": self._links, "order": self._order},
+            "longest": self._graph.longest,
+            "linked": self._graph.linked,
+            "levels": [len(rows) for rows, _ in upper],
+            "tidied": self._tidied,
+        }
         if self._curve is not None:
             meta["effort"] = asdict(self._curve)
-        sections["links"] = [self._graph.links().reshape(-1).view(np.uint8)]
+        sections["links"] = [_bytes(links)]
+        sections["level_rows"] = [_bytes(rows) for rows, _ in upper]
+        sections["level_links"] = [_bytes(its_links) for _, its_links in upper]
         return meta, sections
 
     @classmethod
@@ -210,10 +339,21 @@ class GraphIndex(NativeIndex):
 
     def _attach(self, file: SectionFile) -> None:
         super()._attach(file)
-        if len(file.unchecked("links")) != file.meta["rows"] * 4 * self._form["degree"]:
-            raise InputError("section 'links' has the wrong length")
+        rows, degree = file.meta["rows"], self._form["degree"]
+        levels = file.meta.get("levels", [])
+        if not (isinstance(levels, list) and all(type(size) is int and 0 < size <= rows for size in levels)):
+            raise InputError(f"levels is {levels!r}")
+        lengths = {"links": 4 * rows * degree}
+        if levels:
+            lengths |= {"level_rows": 4 * sum(levels), "level_links": 4 * sum(levels) * (degree // 2)}
+        for name, length in lengths.items():
+            if len(file.unchecked(name)) != length:
+                raise InputError(f"section {name!r} has the wrong length")
+        linked = file.meta.get("linked", rows)  # of files before there were such that wait
+        if type(linked) is not int or not 0 <= linked <= rows:
+            raise InputError(f"linked is {linked!r}")
         self._tidied = int(file.meta["tidied"])
-        self._longest = float(file.meta["longest"])
+        self._unread = float(file.meta["longest"]), linked, levels
         if (effort := file.meta.get("effort")) is not None:
             self._curve = EffortCurve(int(effort["vectors"]), tuple(effort["windows"]), tuple(effort["recalls"]))
 
@@ -223,9 +363,39 @@ class GraphIndex(NativeIndex):
             with self._opening:
                 if self._file is not None:
                     file.check()
-                    self._graph.attach(file.section("links"), self._longest)
+                    longest, linked, levels = self._unread
+                    upper = []
+                    if levels:
+                        ends = np.cumsum(levels)
+                        rows = np.split(file.section("level_rows").view(np.uint32), ends[:-1])
+                        wide = file.section("level_links").reshape(ends[-1], -1)
+                        links = [part.reshape(-1) for part in np.split(wide, ends[:-1])]
+                        upper = list(zip(rows, links, strict=True))
+                    self._graph.attach(file.section("links"), longest, linked, upper)
                     self._file = None
         return self._store
+
+
+def _bytes(array: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _kept(pieces: list[NDArray[np.uint8]], live: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The bytes of the rows that live, out of those of all rows, which lie in these pieces."""
+    width = sum(map(len, pieces)) // len(live)
+    first, kept = 0, []
+    for piece in pieces:
+        rows = piece.reshape(-1, width)
+        kept.append(rows[live[first : first + len(rows)]].reshape(-1))
+        first += len(rows)
+    return np.concatenate(kept)
+
+
+def _renumbered(links: NDArray[np.uint32], stay: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Links of the places that stay, to the places that these have then; none leads to another."""
+    place = np.append(np.cumsum(stay) - 1, -1).astype(np.uint32)
+    kept = links[stay]
+    return _bytes(place[np.minimum(kept, len(stay))])
 
 
 def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
