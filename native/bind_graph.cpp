@@ -44,36 +44,35 @@ auto held(const Graph& graph) {
     return ids;
 }
 
-// Of each level, from the ground up: its rows [places], none on the ground, and their links [places, degree]; 2^32 - 1
+// Of each level, from the ground up: its rows [places], none on the ground, and their links [places, room]; 2^32 - 1
 // ends those of a place. Valid until the graph changes.
 nb::list levels(nb::object self) {
     const Graph& graph = nb::cast<const Graph&>(self);
     nb::list result;
     for (size_t i = 0; i < graph.levels(); ++i) {
         const rag::Level& level = graph.level(i);
-        const auto* links = reinterpret_cast<const uint32_t*>(level.bytes().data());
         using Rows = nb::ndarray<nb::numpy, const uint32_t, nb::ndim<1>>;
         using Links = nb::ndarray<nb::numpy, const uint32_t, nb::ndim<2>>;
         result.append(nb::make_tuple(Rows(level.rows().data(), {level.rows().size()}, self),
-                                     Links(links, {level.size(), level.room()}, self)));
+                                     Links(level.links(), {level.size(), level.room()}, self)));
     }
     return result;
 }
 
-// Takes over a saved graph; the links of the ground without copying. The graph must be empty.
-void attach(Graph& graph, const ByteArray& links, double longest, size_t linked, const nb::list& upper) {
-    using Owned = std::pair<ByteArray, nb::list>;
-    Graph::Saved saved{span(links), linked, longest, {}};
-    for (const nb::handle level : upper) {
-        const auto [rows, its_links] = nb::cast<std::pair<RowArray, ByteArray>>(level);
-        saved.upper.emplace_back(std::span<const uint32_t>(rows.data(), rows.size()), span(its_links));
+// Takes over what `levels` gave, without copying links. The graph must be empty.
+void attach(Graph& graph, const nb::list& levels, size_t linked, double longest) {
+    using Links = nb::ndarray<const uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+    std::vector<Graph::Saved> saved;
+    for (const nb::handle level : levels) {
+        const auto [rows, links] = nb::cast<std::pair<RowArray, Links>>(level);
+        saved.push_back({{rows.data(), rows.size()}, {links.data(), links.size()}, links.shape(1)});
     }
-    const std::shared_ptr<void> owner(new Owned(links, upper), [](void* kept) {
+    const std::shared_ptr<void> owner(new nb::list(levels), [](void* kept) {
         const nb::gil_scoped_acquire gil;
-        delete static_cast<Owned*>(kept);
+        delete static_cast<nb::list*>(kept);
     });
     const nb::gil_scoped_release release;
-    graph.attach(saved, owner);
+    graph.attach(saved, linked, longest, owner);
 }
 
 nb::tuple walk_graph(const Graph& graph, const FloatMatrix& queries, size_t k, const rag::Filter* filter,
@@ -103,7 +102,7 @@ void bind_graph(nb::module_& m) {
             "thinning"_a = 0, "filled"_a = false, nb::keep_alive<1, 2>())
         .def_prop_ro("linked", &Graph::linked)
         .def_prop_ro("longest", &Graph::longest)
-        .def("attach", attach, "links"_a, "longest"_a, "linked"_a, "upper"_a)
+        .def("attach", attach, "levels"_a, "linked"_a, "longest"_a)
         .def("levels", [](nb::object self) { return levels(std::move(self)); })
         .def("wait", wait)
         .def("grow", grow, "hold_back"_a = 0, "order"_a.none() = nb::none(), "threads"_a = 0)

@@ -37,27 +37,27 @@ void Graph::wait() {
     known_ = store_.rows();
 }
 
-void Graph::attach(const Saved& saved, const std::shared_ptr<void>& owner) {
+void Graph::attach(std::span<const Saved> levels, size_t linked, double longest, const std::shared_ptr<void>& owner) {
     const std::unique_lock writing(store_.mutex());
     const size_t rows = store_.rows();
-    if (levels_[0].size() || saved.linked > rows) refuse("links for another number of rows");
-    levels_[0].attach(saved.links, owner);
-    if (levels_[0].size() != rows) refuse("links for another number of rows");
+    if (levels_[0].size() || levels.empty() || linked > rows || levels[0].links.size() != rows * levels[0].room)
+        refuse("links for another number of rows");
+    levels_[0].attach(levels[0].links, levels[0].room, owner);
     std::unordered_map<uint32_t, uint32_t> lower, places;
-    for (const auto& [members, links] : saved.upper) {
+    for (size_t number = 1; number < levels.size(); ++number) {
         Level& level = levels_.emplace_back(form_.degree / 2, false);
         places.clear();
-        for (const uint32_t row : members) {
+        for (const uint32_t row : levels[number].rows) {
             const auto below = lower.find(row);
-            if (row >= rows || (levels_.size() > 2 && below == lower.end()) || !places.emplace(row, places.size()).second)
-                refuse("rows of a level are not on the level below");
-            level.name(row, levels_.size() > 2 ? below->second : row);
+            const bool there = number == 1 ? row < rows : below != lower.end();
+            if (!there || !places.emplace(row, places.size()).second) refuse("rows of a level are not on the level below");
+            level.name(row, number == 1 ? row : below->second);
         }
-        level.attach(links, owner);
+        level.attach(levels[number].links, levels[number].room, owner);
         lower.swap(places);
     }
-    longest_ = saved.longest;
-    linked_ = saved.linked;
+    longest_ = longest;
+    linked_ = linked;
     known_ = rows;
     if (levels_.size() > 1)
         enter_top();

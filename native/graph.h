@@ -57,13 +57,12 @@ public:
     void consolidate(size_t threads, const Interrupt& interrupt);
 
     struct Saved {
-        std::span<const std::byte> links;
-        size_t linked;
-        double longest;
-        std::vector<std::pair<std::span<const uint32_t>, std::span<const std::byte>>> upper;  // rows and links
+        std::span<const uint32_t> rows;   // of a level above the ground
+        std::span<const uint32_t> links;  // [places, room]
+        size_t room;
     };
-    // Takes over the graph of the rows that the store has. Throws InputError where it is none.
-    void attach(const Saved& saved, const std::shared_ptr<void>& owner);
+    // Takes over a graph of the rows that the store has, from the ground up. Throws InputError where it is none.
+    void attach(std::span<const Saved> levels, size_t linked, double longest, const std::shared_ptr<void>& owner);
     double longest() const { return longest_; }  // squared length of the longest vector, under inner product
 
 private:

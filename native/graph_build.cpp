@@ -1,6 +1,7 @@
 // How rows get their links. A batch of rows is searched for in the graph as it is, all links of the batch are worked out,
 // and then they are stored together: threads need no locks, and the result does not depend on them.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <mutex>
@@ -21,45 +22,113 @@ constexpr size_t kFirstBatch = 64;  // the first rows are compared with one anot
 constexpr size_t kLargestBatch = 2048;
 constexpr size_t kBatchShare = 16;  // a batch is at most one row for so many that are linked
 constexpr size_t kChunk = 16;       // rows that a thread takes at a time
+constexpr size_t kLaterWindow = 5;  // eighths of the window that suffice for rows which come to a graph
+constexpr size_t kAhead = 4;        // rows that are asked for before they are loaded
 
-// Vectors spread out for comparing them with one another by Euclidean distance. Under inner product a component is
-// added in thought that makes all vectors equally long, as far as the longest: then the nearest are those with the
-// largest inner product (Bachrach et al. 2014).
+// Vectors around a centre, made ready for comparing them with one another by Euclidean distance: what sets each apart
+// from the centre, in a byte a number, so that near ones are told apart as well as far ones. Under inner product a
+// component is added in thought that makes all vectors equally long, as far as the longest: then the nearest are those
+// with the largest inner product (Bachrach et al. 2014).
 class Spread {
 public:
-    explicit Spread(const VectorStore& store) : store_(store), width_(round_up(store.dim(), 16)) {}
+    explicit Spread(const VectorStore& store)
+        : store_(store), width_(round_up(store.dim(), 64)), centre_(width_), apart_(width_), signed_(width_),
+          ones_(width_, 1) {}
 
-    void load(size_t slot, uint32_t row, double longest) {
-        if (slot >= added_.size()) {
-            const size_t room = 2 * slot + 64;
-            values_.resize(room * width_);
-            added_.resize(room);
-            pointers_.resize(room + kMaxTile);
-        }
-        float* to = values_.data() + slot * width_;
-        const Tier& tier = store_.finest();
-        tier.codec->decode(tier.codes[row], tier.factors_of(row), to);
-        if (store_.metric() != Metric::ip) return;
-        const double squares = std::inner_product(to, to + store_.dim(), to, 0.0);
-        added_[slot] = static_cast<float>(std::sqrt(std::max(longest - squares, 0.0)));
+    // The vector of a row, from now on the centre.
+    const float* centre(uint32_t row, double longest) {
+        longest_ = longest;
+        centre_added_ = decode(row, centre_.data());
+        return centre_.data();
     }
-    const float* operator[](size_t slot) const { return values_.data() + slot * width_; }
-
+    void load(size_t slot, uint32_t row) {
+        if (slot >= slots_) {
+            slots_ = 2 * slot + 64;
+            codes_.resize(slots_ * width_);
+            scales_.resize(slots_);
+            added_.resize(slots_);
+            norms_.resize(slots_);
+            pointers_.resize(slots_ + kMaxTile);
+            factors_.resize(2 * pointers_.size());
+        }
+        added_[slot] = decode(row, apart_.data());
+        const auto* const vector = reinterpret_cast<const std::byte*>(apart_.data());
+        const std::array<const std::byte*, kMaxTile + 1> alone = filled(vector);
+        kernels().l2_f32(alone.data(), 1, centre_.data(), width_, &norms_[slot]);
+        norms_[slot] = -norms_[slot];
+        subtract(apart_.data(), centre_.data(), width_);
+        float low = 0, high = 0;
+        kernels().range(apart_.data(), width_, &low, &high);
+        const float largest = std::max(-low, high), inverse = largest > 0 ? kLargest / largest : 0;
+        const bool usable = std::isfinite(inverse);  // it is not when all components are tiny: they count as zero
+        scales_[slot] = usable ? largest / kLargest : 0;
+        const Grid grid{-largest, usable ? inverse : 0, kZero - kLargest + 0.5f, 255};
+        kernels().quantize(apart_.data(), width_, grid, codes_.data() + slot * width_);
+    }
+    // Asks for the memory of a row that is soon to be loaded.
+    void fetch(uint32_t row) const {
+        const Rows& codes = store_.finest().codes;
+        for (size_t at = 0; at < std::min(codes.stride(), kFetched); at += 64) __builtin_prefetch(codes[row] + at);
+    }
+    // The squared distance from the centre.
+    float distance(size_t slot) const {
+        const float added = added_[slot] - centre_added_;
+        return norms_[slot] + added * added;
+    }
     // Squared distances of one to others.
     void distances(size_t from, std::span<const uint32_t> to, float* out) {
-        for (size_t i = 0; i < to.size(); ++i) pointers_[i] = reinterpret_cast<const std::byte*>((*this)[to[i]]);
-        std::fill_n(pointers_.begin() + to.size(), kMaxTile, reinterpret_cast<const std::byte*>((*this)[from]));
-        kernels().l2_f32(pointers_.data(), to.size(), (*this)[from], width_, out);
+        const std::byte* const own = codes_.data() + from * width_;
+        flip(own, signed_.data(), width_);
+        float sum = 0;
+        const float unit[2] = {1, 0};
+        kernels().dot_i8(filled(own).data(), unit, 1, {ones_.data(), static_cast<int32_t>(width_), 1}, width_, &sum);
         for (size_t i = 0; i < to.size(); ++i) {
-            const float apart = added_[from] - added_[to[i]];
-            out[i] = apart * apart - out[i];
+            pointers_[i] = codes_.data() + to[i] * width_;
+            factors_[2 * i] = scales_[to[i]];
+            factors_[2 * i + 1] = norms_[to[i]];
+        }
+        std::fill_n(pointers_.begin() + to.size(), kMaxTile, own);
+        kernels().dot_i8(pointers_.data(), factors_.data(), to.size(), {signed_.data(), static_cast<int32_t>(sum), 2 * scales_[from]},
+                         width_, out);
+        for (size_t i = 0; i < to.size(); ++i) {
+            const float added = added_[from] - added_[to[i]];
+            out[i] = std::max(norms_[from] - out[i], 0.0f) + added * added;
         }
     }
 
 private:
+    static constexpr uint8_t kZero = 128;  // the code of 0
+    static constexpr float kLargest = 127;
+    static constexpr size_t kFetched = 1024;  // bytes; the processor sees to the rest
+
+    static std::array<const std::byte*, kMaxTile + 1> filled(const std::byte* row) {
+        std::array<const std::byte*, kMaxTile + 1> rows;
+        rows.fill(row);
+        return rows;
+    }
+    static void flip(const std::byte* __restrict codes, int8_t* __restrict to, size_t n) {
+        for (size_t i = 0; i < n; ++i) to[i] = static_cast<int8_t>(codes[i] ^ std::byte{kZero});
+    }
+    static void subtract(float* __restrict from, const float* __restrict what, size_t n) {
+        for (size_t i = 0; i < n; ++i) from[i] -= what[i];
+    }
+
+    float decode(uint32_t row, float* to) {
+        const Tier& tier = store_.finest();
+        tier.codec->decode(tier.codes[row], tier.factors_of(row), to);
+        if (store_.metric() != Metric::ip) return 0;
+        const double squares = std::inner_product(to, to + store_.dim(), to, 0.0);
+        return static_cast<float>(std::sqrt(std::max(longest_ - squares, 0.0)));
+    }
+
     const VectorStore& store_;
-    size_t width_;
-    std::vector<float> values_, added_;
+    size_t width_, slots_ = 0;
+    double longest_ = 0;
+    float centre_added_ = 0;
+    std::vector<float> centre_, apart_;
+    std::vector<int8_t> signed_, ones_;
+    std::vector<std::byte> codes_;
+    std::vector<float> scales_, added_, norms_, factors_;
     std::vector<const std::byte*> pointers_;
 };
 
@@ -73,7 +142,6 @@ public:
     void grow(size_t hold_back, std::span<const uint32_t> given) {
         std::vector<uint32_t> order = ordered(hold_back, given);
         const size_t known = graph_.linked_, total = store_.rows();
-        // While there is much to do a row takes more links than it may keep: it chooses among them more seldom.
         bulk_ = order.size() > known;
         linked_ = known;
         try {
@@ -87,8 +155,6 @@ public:
                 }
             if (bulk_) settle();
         } catch (...) {
-            const std::unique_lock writing(store_.mutex());
-            for (Level& level : graph_.levels_) level.extend(level.size(), level.degree());
             graph_.held_.clear();
             graph_.reached_ = graph_.linked_;
             throw;
@@ -267,8 +333,7 @@ private:
             }
         starts.push_back(back.size());
         lock.lock();
-        const size_t most = room > level.degree() ? level.degree() : level.degree() - level.degree() / 8;
-        choose_anew(level, targets, most, room, lock, [&](Worker& worker, size_t i) {
+        choose_anew(level, targets, level.degree(), room, lock, [&](Worker& worker, size_t i) {
             const std::span<const uint32_t> before = level.linked(targets[i]);
             worker.candidates.assign(before.begin(), before.end());
             for (size_t j = starts[i]; j < starts[i + 1]; ++j)
@@ -277,7 +342,7 @@ private:
         });
     }
 
-    // Every place keeps as many links as it may.
+    // Every place keeps `degree` links. What is added later takes the room again.
     void settle() {
         for (Level& level : graph_.levels_) {
             std::vector<uint32_t> places;
@@ -304,9 +369,9 @@ private:
             candidates.resize(before_[number]);
             std::iota(candidates.begin(), candidates.end(), 0);
         } else {
-            worker.spread.load(0, level.row(place), graph_.longest_);
-            const auto queries = store_.primary().codec->prepare(worker.spread[0], 1, false);
-            const size_t window = graph_.form_.window;
+            const float* vector = worker.spread.centre(level.row(place), graph_.longest_);
+            const auto queries = store_.primary().codec->prepare(vector, 1, false);
+            const size_t window = bulk_ ? graph_.form_.window : graph_.form_.window * kLaterWindow / 8;
             worker.walk.start(graph_, *queries, 0, {window, window}, number);
             while (worker.walk.step()) {}
             const Pool& found = worker.walk.found();
@@ -325,19 +390,19 @@ private:
     void prune(Worker& worker, const Level& level, uint32_t place, size_t most, uint32_t* links) {
         auto& [spread, walk, candidates, open, distances, between, needless] = worker;
         const size_t n = candidates.size();
-        spread.load(0, level.row(place), graph_.longest_);
+        spread.centre(level.row(place), graph_.longest_);
         open.resize(n);
+        distances.resize(n);
+        between.resize(n);
+        needless.assign(n, 0);
         for (size_t i = 0; i < n; ++i) {
-            spread.load(i + 1, level.row(candidates[i]), graph_.longest_);
-            open[i] = static_cast<uint32_t>(i + 1);
+            if (i + kAhead < n) spread.fetch(level.row(candidates[i + kAhead]));
+            spread.load(i, level.row(candidates[i]));
+            distances[i] = spread.distance(i);
+            open[i] = static_cast<uint32_t>(i);
         }
-        distances.resize(n + 1);
-        between.resize(n + 1);
-        needless.assign(n + 1, 0);
-        spread.distances(0, open, between.data());
-        for (size_t i = 0; i < n; ++i) distances[i + 1] = between[i];
         std::sort(open.begin(), open.end(), [&](uint32_t a, uint32_t b) {
-            return distances[a] != distances[b] ? distances[a] < distances[b] : candidates[a - 1] < candidates[b - 1];
+            return distances[a] != distances[b] ? distances[a] < distances[b] : candidates[a] < candidates[b];
         });
         const float widest = graph_.form_.alpha * graph_.form_.alpha;
         size_t kept = 0;
@@ -348,14 +413,14 @@ private:
                     ++i;
                     continue;
                 }
-                links[kept++] = candidates[one - 1];
+                links[kept++] = candidates[one];
                 open.erase(open.begin() + i);
                 spread.distances(one, open, between.data());
                 for (size_t j = 0; j < open.size(); ++j)
                     needless[open[j]] = std::max(needless[open[j]], distances[open[j]] / between[j]);
             }
         }
-        for (size_t i = 0; graph_.form_.filled && kept < most && i < open.size(); ++i) links[kept++] = candidates[open[i] - 1];
+        for (size_t i = 0; graph_.form_.filled && kept < most && i < open.size(); ++i) links[kept++] = candidates[open[i]];
     }
 
     // The longest vector so far, squared.
@@ -369,9 +434,10 @@ private:
         }
     }
 
-    size_t room(const Level& level) const { return level.degree() + (bulk_ ? level.degree() / 2 : 0); }
+    // A row takes more links than it chooses: so it chooses among them more seldom.
+    static size_t room(const Level& level) { return level.degree() + level.degree() / 2; }
 
-    // A place for every row, and while there is much to do more room for links.
+    // A place for every row, and room for more links.
     void extend(size_t rows) {
         const std::unique_lock writing(store_.mutex());
         for (Level& level : graph_.levels_) level.extend(level.ground() ? rows : level.size(), room(level));

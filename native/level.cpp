@@ -22,16 +22,16 @@ void Level::extend(size_t places, size_t room) {
     size_ = places;
 }
 
-void Level::attach(std::span<const std::byte> bytes, const std::shared_ptr<void>& owner) {
-    const std::span links(reinterpret_cast<const uint32_t*>(bytes.data()), bytes.size() / sizeof(uint32_t));
-    const size_t places = links.size() / degree_;
-    if ((!ground_ && places != rows_.size()) || places * degree_ * sizeof(uint32_t) != bytes.size())
+void Level::attach(std::span<const uint32_t> links, size_t room, const std::shared_ptr<void>& owner) {
+    if (room == 0 || links.size() % room || (!ground_ && links.size() / room != rows_.size()))
         throw InputError("links for another number of rows", "the file is damaged");
+    const size_t places = links.size() / room;
     uint32_t wrong = 0;
     for (const uint32_t link : links) wrong |= (link >= places) & (link != kNoRow);
     if (wrong) throw InputError("links lead to rows that are not there", "the file is damaged");
     foreign_ = links.data();
     size_ = places;
+    room_ = room;
     owner_ = owner;
 }
 

@@ -19,15 +19,15 @@ public:
 
     size_t size() const { return size_; }
     size_t degree() const { return degree_; }  // links that are kept for a place, at most
-    size_t room() const { return room_; }      // links that there is memory for: more while many rows are linked
+    size_t room() const { return room_; }      // links that there is memory for, more once rows came one after the other
     size_t row_bytes() const { return room_ * sizeof(uint32_t); }
-    // The links of a place; kNoRow ends them where there are fewer than `room`.
+    // The links of a place, or of all; kNoRow ends those of a place where they are fewer than `room`.
     const uint32_t* links(size_t place) const { return links() + place * room_; }
     std::span<const uint32_t> linked(size_t place) const {
         const uint32_t* first = links(place);
         return {first, static_cast<size_t>(std::find(first, first + room_, kNoRow) - first)};
     }
-    std::span<const std::byte> bytes() const { return {reinterpret_cast<const std::byte*>(links()), row_bytes() * size_}; }
+    const uint32_t* links() const { return foreign_ ? foreign_ : reinterpret_cast<const uint32_t*>(own_.data()); }
 
     bool ground() const { return ground_; }
     uint32_t row(uint32_t place) const { return ground_ ? place : rows_[place]; }
@@ -41,11 +41,10 @@ public:
         below_.push_back(below);
     }
     void set(size_t place, const uint32_t* links) { std::copy_n(links, room_, own_links() + place * room_); }
-    // Links [places, degree] in memory that `owner` keeps. Throws InputError for one that leads nowhere.
-    void attach(std::span<const std::byte> links, const std::shared_ptr<void>& owner);
+    // Links [places, room] in memory that `owner` keeps. Throws InputError for one that leads nowhere.
+    void attach(std::span<const uint32_t> links, size_t room, const std::shared_ptr<void>& owner);
 
 private:
-    const uint32_t* links() const { return foreign_ ? foreign_ : reinterpret_cast<const uint32_t*>(own_.data()); }
     uint32_t* own_links() { return reinterpret_cast<uint32_t*>(own_.data()); }
 
     size_t degree_, room_, size_ = 0;

@@ -160,11 +160,7 @@ class Graph:
         threads: int = 0,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
     def levels(self) -> list[tuple[NDArray[np.uint32], NDArray[np.uint32]]]:
-        """Of each level, from the ground up: its rows, none on the ground, and their links [places, degree]."""
+        """Of each level, from the ground up: its rows, none on the ground, and their links [places, room]."""
     def attach(
-        self,
-        links: NDArray[np.uint8],
-        longest: float,
-        linked: int,
-        upper: list[tuple[NDArray[np.uint32], NDArray[np.uint8]]],
+        self, levels: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]], linked: int, longest: float
     ) -> None: ...

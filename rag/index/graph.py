@@ -223,12 +223,11 @@ class GraphIndex(NativeIndex):
                 store.attach(count, sections)
                 graph = self._empty_graph(store)
                 (_, links), *upper = self._graph.levels()
-                kept = []
+                levels = [(np.empty(0, np.uint32), _renumbered(links, live))]
                 for rows, its_links in upper:
                     stay = live[rows]
-                    kept.append((place[rows[stay]], _renumbered(its_links, stay)))
-                linked = int(live[: self._graph.linked].sum())
-                graph.attach(_renumbered(links, live), self._graph.longest, linked, kept)
+                    levels.append((place[rows[stay]], _renumbered(its_links, stay)))
+                graph.attach(levels, int(live[: self._graph.linked].sum()), self._graph.longest)
                 self._store, self._graph, self._tidied = store, graph, 0
 
     def calibrate(self, queries: NDArray[np.float32]) -> EffortCurve:
@@ -324,6 +323,7 @@ class GraphIndex(NativeIndex):
             "longest": self._graph.longest,
             "linked": self._graph.linked,
             "levels": [len(rows) for rows, _ in upper],
+            "room": [links.shape[1], *(its_links.shape[1] for _, its_links in upper)],
             "tidied": self._tidied,
         }
         if self._curve is not None:
@@ -340,12 +340,14 @@ class GraphIndex(NativeIndex):
     def _attach(self, file: SectionFile) -> None:
         super()._attach(file)
         rows, degree = file.meta["rows"], self._form["degree"]
-        levels = file.meta.get("levels", [])
-        if not (isinstance(levels, list) and all(type(size) is int and 0 < size <= rows for size in levels)):
-            raise InputError(f"levels is {levels!r}")
-        lengths = {"links": 4 * rows * degree}
-        if levels:
-            lengths |= {"level_rows": 4 * sum(levels), "level_links": 4 * sum(levels) * (degree // 2)}
+        # Files from before there were levels have none, and as much room as degree.
+        places, room = file.meta.get("levels", []), file.meta.get("room", [degree])
+        if not (_counts(places, rows) and _counts(room, 2 * degree) and len(room) == len(places) + 1):
+            raise InputError(f"levels are {places!r}, room for links is {room!r}")
+        lengths = {"links": 4 * rows * room[0]}
+        if places:
+            upper = sum(size * wide for size, wide in zip(places, room[1:], strict=True))
+            lengths |= {"level_rows": 4 * sum(places), "level_links": 4 * upper}
         for name, length in lengths.items():
             if len(file.unchecked(name)) != length:
                 raise InputError(f"section {name!r} has the wrong length")
@@ -353,7 +355,7 @@ class GraphIndex(NativeIndex):
         if type(linked) is not int or not 0 <= linked <= rows:
             raise InputError(f"linked is {linked!r}")
         self._tidied = int(file.meta["tidied"])
-        self._unread = float(file.meta["longest"]), linked, levels
+        self._unread = places, room, linked, float(file.meta["longest"])
         if (effort := file.meta.get("effort")) is not None:
             self._curve = EffortCurve(int(effort["vectors"]), tuple(effort["windows"]), tuple(effort["recalls"]))
 
@@ -363,15 +365,14 @@ class GraphIndex(NativeIndex):
             with self._opening:
                 if self._file is not None:
                     file.check()
-                    longest, linked, levels = self._unread
-                    upper = []
-                    if levels:
-                        ends = np.cumsum(levels)
-                        rows = np.split(file.section("level_rows").view(np.uint32), ends[:-1])
-                        wide = file.section("level_links").reshape(ends[-1], -1)
-                        links = [part.reshape(-1) for part in np.split(wide, ends[:-1])]
-                        upper = list(zip(rows, links, strict=True))
-                    self._graph.attach(file.section("links"), longest, linked, upper)
+                    places, room, linked, longest = self._unread
+                    levels = [(np.empty(0, np.uint32), file.section("links").view(np.uint32).reshape(-1, room[0]))]
+                    if places:
+                        rows, links = (file.section(name).view(np.uint32) for name in ("level_rows", "level_links"))
+                        for size, wide in zip(places, room[1:], strict=True):
+                            levels.append((rows[:size], links[: size * wide].reshape(-1, wide)))
+                            rows, links = rows[size:], links[size * wide :]
+                    self._graph.attach(levels, linked, longest)
                     self._file = None
         return self._store
 
@@ -391,11 +392,16 @@ def _kept(pieces: list[NDArray[np.uint8]], live: NDArray[np.bool_]) -> NDArray[n
     return np.concatenate(kept)
 
 
-def _renumbered(links: NDArray[np.uint32], stay: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _counts(value: Any, most: int) -> bool:
+    """Whether this is a list of whole numbers from 1 to `most`."""
+    return isinstance(value, list) and all(type(one) is int and 1 <= one <= most for one in value)
+
+
+def _renumbered(links: NDArray[np.uint32], stay: NDArray[np.bool_]) -> NDArray[np.uint32]:
     """Links of the places that stay, to the places that these have then; none leads to another."""
     place = np.append(np.cumsum(stay) - 1, -1).astype(np.uint32)
     kept = links[stay]
-    return _bytes(place[np.minimum(kept, len(stay))])
+    return place[np.minimum(kept, len(stay))]
 
 
 def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -133,12 +133,12 @@ def test_a_batch_finds_what_single_queries_find(built: GraphIndex) -> None:
 
 def test_the_graph_does_not_depend_on_threads() -> None:
     one, two = _built(threads=1, seed=3), _built(threads=2, seed=3)
-    np.testing.assert_array_equal(one._graph.links(), two._graph.links())
+    np.testing.assert_array_equal(one._graph.levels()[0][1], two._graph.levels()[0][1])
     assert one.stats().effort == two.stats().effort
 
 
 def test_every_vector_can_be_reached(built: GraphIndex) -> None:
-    links = built._graph.links()
+    links = built._graph.levels()[0][1]
     assert links.shape == (N, 32)
     assert all(len(set(row[row != NO_ROW].tolist())) == (row != NO_ROW).sum() for row in links)
     assert not (links == np.arange(N)[:, None]).any()
@@ -207,10 +207,10 @@ def test_links_are_led_around_deleted_vectors() -> None:
     index = _built()
     dead = np.arange(0, N, 7)
     index.delete(dead)
-    assert np.isin(index._graph.links()[1], dead).any() or np.isin(index._graph.links(), dead).any()
+    assert np.isin(index._graph.levels()[0][1][1], dead).any() or np.isin(index._graph.levels()[0][1], dead).any()
     index.consolidate()
     alive = np.setdiff1d(np.arange(N), dead)
-    assert not np.isin(index._graph.links()[alive], dead).any()
+    assert not np.isin(index._graph.levels()[0][1][alive], dead).any()
 
 
 def test_replacing_half_of_the_vectors_costs_no_recall() -> None:
@@ -286,7 +286,7 @@ def test_damaged_links_are_noticed(built: GraphIndex, tmp_path: Path) -> None:
     path = tmp_path / "graph"
     built.save(path)
     data = bytearray(path.read_bytes())
-    links = built._graph.links()[4000:4001].tobytes()
+    links = built._graph.levels()[0][1][4000:4001].tobytes()
     data[bytes(data).index(links) + 5] ^= 64
     path.write_bytes(data)
     index = GraphIndex.open(path)
