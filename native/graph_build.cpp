@@ -172,10 +172,12 @@ public:
             std::vector<uint32_t> touched;
             for (uint32_t place = 0; place < level.size(); ++place)
                 if (!gone(place) && std::ranges::any_of(level.linked(place), gone)) touched.push_back(place);
-            choose_anew(level, touched, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+            choose_anew(level, touched, 0, lock, [&](Worker& worker, size_t i) {
+                size_t live = 0;
                 for (const uint32_t to : level.linked(touched[i])) {
                     if (!gone(to)) {
                         worker.candidates.push_back(to);
+                        ++live;
                         continue;
                     }
                     for (const uint32_t beyond : level.linked(to))
@@ -184,6 +186,7 @@ public:
                 std::ranges::sort(worker.candidates);
                 const auto twice = std::ranges::unique(worker.candidates);
                 worker.candidates.erase(twice.begin(), twice.end());
+                return std::max(live, level.degree());
             });
         }
     }
@@ -238,16 +241,17 @@ private:
         });
     }
 
-    // New links for places: the best `most` of the candidates that `collect(worker, i)` gives for each, or all where
-    // these are no more than `few`. Gives the lock back, to store them. Returns them.
+    // New links for places, from the candidates that `collect(worker, i)` puts together for each: it returns how many of
+    // them to choose. All are taken where they are no more than `few`. Gives the lock back, to store the links; returns
+    // them.
     template <class Collect>
-    std::vector<uint32_t> choose_anew(Level& level, std::span<const uint32_t> places, size_t most, size_t few,
+    std::vector<uint32_t> choose_anew(Level& level, std::span<const uint32_t> places, size_t few,
                                       std::shared_lock<std::shared_mutex>& lock, Collect collect) {
         const size_t room = level.room();
         std::vector<uint32_t> links(places.size() * room, kNoRow);
         each(places.size(), [&](Worker& worker, size_t i) {
             worker.candidates.clear();
-            collect(worker, i);
+            const size_t most = collect(worker, i);
             if (worker.candidates.size() <= few)
                 std::ranges::copy(worker.candidates, links.data() + i * room);
             else
@@ -309,12 +313,13 @@ private:
         Level& level = graph_.levels_[number];
         std::shared_lock lock(store_.mutex());
         if (number == 0) measure(places);
-        std::vector<uint32_t> links = choose_anew(level, places, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+        std::vector<uint32_t> links = choose_anew(level, places, 0, lock, [&](Worker& worker, size_t i) {
             if (alone)
                 worker.candidates.assign(places.begin(), places.end());
             else
                 near(worker, number, places[i]);
             std::erase(worker.candidates, places[i]);
+            return level.degree();
         });
 
         // The way back: every place learns who links to it, and chooses anew when there is no room.
@@ -333,12 +338,13 @@ private:
             }
         starts.push_back(back.size());
         lock.lock();
-        choose_anew(level, targets, level.degree(), room, lock, [&](Worker& worker, size_t i) {
+        choose_anew(level, targets, room, lock, [&](Worker& worker, size_t i) {
             const std::span<const uint32_t> before = level.linked(targets[i]);
             worker.candidates.assign(before.begin(), before.end());
             for (size_t j = starts[i]; j < starts[i + 1]; ++j)
                 if (std::find(before.begin(), before.end(), back[j].second) == before.end())
                     worker.candidates.push_back(back[j].second);
+            return level.degree();
         });
     }
 
@@ -351,9 +357,10 @@ private:
             for (size_t first = 0; first < places.size(); first += kLargestBatch) {
                 const auto some = std::span(places).subspan(first, std::min(kLargestBatch, places.size() - first));
                 std::shared_lock lock(store_.mutex());
-                choose_anew(level, some, level.degree(), 0, lock, [&](Worker& worker, size_t i) {
+                choose_anew(level, some, 0, lock, [&](Worker& worker, size_t i) {
                     const auto own = level.linked(some[i]);
                     worker.candidates.assign(own.begin(), own.end());
+                    return level.degree();
                 });
             }
             const std::unique_lock writing(store_.mutex());

@@ -226,6 +226,8 @@ class GraphIndex(NativeIndex):
                 levels = [(np.empty(0, np.uint32), _renumbered(links, live))]
                 for rows, its_links in upper:
                     stay = live[rows]
+                    if not stay.any():  # nor is any row above
+                        break
                     levels.append((place[rows[stay]], _renumbered(its_links, stay)))
                 graph.attach(levels, int(live[: self._graph.linked].sum()), self._graph.longest)
                 self._store, self._graph, self._tidied = store, graph, 0
