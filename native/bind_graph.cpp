@@ -2,6 +2,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -76,16 +77,19 @@ void attach(Graph& graph, const nb::list& levels, size_t linked, double longest)
 }
 
 nb::tuple walk_graph(const Graph& graph, const FloatMatrix& queries, size_t k, const rag::Filter* filter,
-                     size_t window, size_t rerank, bool waiting, size_t threads) {
+                     size_t window, float slack, size_t expected, size_t rerank, bool waiting, size_t threads) {
     const size_t n = queries.shape(0);
     auto [ids, id_data] = new_matrix<int64_t>(n, k);
     auto [scores, score_data] = new_matrix<float>(n, k);
+    double expanded = 0;
     {
         const nb::gil_scoped_release release;
-        const rag::Effort effort{std::max(window, k), rerank ? std::max(rerank, k) : 0, waiting};
-        rag::walk(graph, queries.data(), n, k, filter, effort, thread_count(threads), signals(), id_data, score_data);
+        rag::Effort effort{std::max(window, k), rerank ? std::max(rerank, k) : 0, waiting};
+        effort.slack = slack;
+        effort.expected = expected;
+        expanded = rag::walk(graph, queries.data(), n, k, filter, effort, thread_count(threads), signals(), id_data, score_data);
     }
-    return nb::make_tuple(ids, scores);
+    return nb::make_tuple(ids, scores, expanded);
 }
 
 }  // namespace
@@ -108,6 +112,7 @@ void bind_graph(nb::module_& m) {
         .def("grow", grow, "hold_back"_a = 0, "order"_a.none() = nb::none(), "threads"_a = 0)
         .def("held", held)
         .def("consolidate", consolidate, "threads"_a = 0)
-        .def("walk", walk_graph, "queries"_a, "k"_a, "filter"_a.none() = nb::none(), "window"_a = 64, "rerank"_a = 0,
-             "waiting"_a = true, "threads"_a = 0);
+        .def("walk", walk_graph, "queries"_a, "k"_a, "filter"_a.none() = nb::none(), "window"_a = 64,
+             "slack"_a = std::numeric_limits<float>::infinity(), "expected"_a = 0, "rerank"_a = 0, "waiting"_a = true,
+             "threads"_a = 0);
 }

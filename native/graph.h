@@ -4,6 +4,7 @@
 // steps (HNSW: Malkov and Yashunin 2020).
 #pragma once
 #include <deque>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -84,14 +85,20 @@ private:
 };
 
 struct Effort {
-    size_t window;        // rows that are expanded, at least
-    size_t rerank;        // rows that are ranked by the finest copy; 0: as many as suit codec and window
+    size_t window;        // rows that are expanded, at least, unless `slack` ends the walk before
+    size_t rerank;        // rows that are ranked by the finest copy; 0: as many as suit codec and effort
     bool waiting = true;  // whether rows that wait are found too
+    // A row is expanded when it is farther off than the `nearest`th best found so far by no more than this share of the
+    // distance: an easy query ends soon, a hard one goes on (distance-adaptive search: Al-Jazzazi et al. 2025).
+    float slack = std::numeric_limits<float>::infinity();
+    size_t nearest = 10;
+    size_t expected = 0;  // rows that will be expanded, about; 0: as many as `window`
 };
 
 // The k nearest that the graph leads to for each of n queries [n, dim], like `scan`, which does it where few rows pass
-// the filter. `effort.window` is at least k, and so is `effort.rerank` unless it is 0.
-void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Filter* filter, Effort effort,
+// the filter. `effort.window` is at least k, and so is `effort.rerank` unless it is 0. Returns how many rows were expanded
+// for a query, on average; 0 when they were scanned.
+double walk(const Graph& graph, const float* queries, size_t n, size_t k, const Filter* filter, Effort effort,
           size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores);
 
 }  // namespace rag

@@ -379,7 +379,7 @@ private:
             const float* vector = worker.spread.centre(level.row(place), graph_.longest_);
             const auto queries = store_.primary().codec->prepare(vector, 1, false);
             const size_t window = bulk_ ? graph_.form_.window : graph_.form_.window * kLaterWindow / 8;
-            worker.walk.start(graph_, *queries, 0, {window, window}, number);
+            worker.walk.start(graph_, *queries, 0, {window, window}, 0, number);
             while (worker.walk.step()) {}
             const Pool& found = worker.walk.found();
             for (size_t i = 0; i < found.size(); ++i) candidates.push_back(found.row(i));

@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <numeric>
 
 #include "graph.h"
 #include "rank.h"
@@ -16,6 +19,7 @@ namespace {
 constexpr size_t kTogether = 4;   // walks that take turns on one thread, so that none waits for memory
 constexpr size_t kChunk = 64;     // queries that a thread takes at a time
 constexpr size_t kFilterEntries = 256;
+constexpr size_t kRanked = 2;     // times as many as are wanted are ranked by the finest copy, at least
 
 // Rows that are scanned in the time in which a walk expands one: it scores most of its links, if it does not look beyond
 // them for rows that pass.
@@ -24,7 +28,7 @@ constexpr size_t kScannedLinks = 2;
 // Whether scanning costs less than walking. Where it costs little more it is still preferred: it misses less.
 bool worth_scanning(const Graph& graph, const RowSet& rows, Effort effort) {
     const size_t step = graph.form().degree * (rows.all() ? kScannedLinks : 2 * kScannedLinks);
-    return rows.size() <= effort.window * step;
+    return rows.size() <= (effort.expected ? effort.expected : effort.window) * step;
 }
 
 // How many of the rows can be walked to.
@@ -63,9 +67,18 @@ struct Alone {
     std::vector<float> factors;
 };
 
+// The score of a row that lies where a query does. Under inner product all rows are thought equally long, by a component
+// that the query, stretched to the same length, does not have.
+float origin(const Graph& graph, const float* query) {
+    const VectorStore& store = graph.store();
+    if (store.metric() == Metric::l2) return 0;
+    if (store.metric() == Metric::cosine) return 1;
+    return std::sqrt(graph.longest() * std::inner_product(query, query + store.dim(), query, 0.0));
+}
+
 }  // namespace
 
-void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Filter* filter, Effort effort,
+double walk(const Graph& graph, const float* queries, size_t n, size_t k, const Filter* filter, Effort effort,
           size_t threads, const Interrupt& interrupt, int64_t* ids, float* scores) {
     const VectorStore& store = graph.store();
     const std::vector<float> ready = store.checked_queries(queries, n);
@@ -77,10 +90,12 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
     const RowSet& rows = selected->rows;
     if (worth_scanning(graph, rows, effort)) {
         scan_rows(store, rows, ready.data(), n, k, effort.rerank, threads, interrupt, ids, scores);
-        return;
+        return 0;
     }
-    const size_t scan_rerank = effort.rerank;
+    const size_t scan_rerank = effort.rerank, fewest = effort.rerank ? effort.rerank : kRanked * k;
     if (effort.rerank == 0) effort.rerank = std::clamp(store.primary().codec->candidates(k), k, std::max(2 * effort.window, k));
+    effort.nearest = std::max(effort.nearest, k);
+    std::atomic<size_t> expanded = 0;
     const Bitmap* const passing = rows.all() ? nullptr : &selected->passing;
     const size_t linked = count_linked(graph, rows);
     const std::vector<uint32_t> entries = passing ? spread_entries(rows, linked) : std::vector<uint32_t>();
@@ -104,7 +119,9 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
             found.clear();
             if (!alone.list.empty()) slot.walk.meet_alone(alone.list, alone.block(), alone_scores.data());
             const Pool& pool = slot.walk.found();
-            for (size_t i = 0; i < std::min(pool.size(), effort.rerank); ++i)
+            expanded += slot.walk.expanded();
+            const size_t ranked = std::min({pool.size(), effort.rerank, std::max(slot.walk.near(), fewest)});
+            for (size_t i = 0; i < ranked; ++i)
                 found.push_back({pool.score(i), pool.row(i), store.ids()[pool.row(i)]});
             if (exact)
                 rescore(finest, *exact, slot.query, found);
@@ -123,10 +140,11 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
                 if (!slot.busy) {
                     if (next == count) continue;
                     slot.query = next++;
+                    const float there = origin(graph, own + slot.query * store.dim());
                     if (passing)
-                        slot.walk.start(graph, *prepared, slot.query, effort, entries, *passing);
+                        slot.walk.start(graph, *prepared, slot.query, effort, there, entries, *passing);
                     else
-                        slot.walk.start(graph, *prepared, slot.query, effort);
+                        slot.walk.start(graph, *prepared, slot.query, effort, there);
                     slot.busy = true;
                 }
                 if (!slot.walk.step()) {
@@ -143,6 +161,7 @@ void walk(const Graph& graph, const float* queries, size_t n, size_t k, const Fi
         if (ids[q * k + wanted - 1] < 0)
             scan_rows(store, rows, ready.data() + q * store.dim(), 1, k, scan_rerank, threads, interrupt, ids + q * k,
                       scores + q * k);
+    return n ? static_cast<double>(expanded) / static_cast<double>(n) : 0;
 }
 
 }  // namespace rag

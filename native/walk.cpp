@@ -1,6 +1,7 @@
 #include "walk.h"
 
 #include <bit>
+#include <cmath>
 
 namespace rag {
 
@@ -13,25 +14,28 @@ constexpr size_t kFetchedLines = 6;  // of a code; the processor sees to the res
 
 }  // namespace
 
-void Walk::start(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level) {
+void Walk::start(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin, size_t level) {
     passing_ = nullptr;
-    reset(graph, queries, query, effort, level);
+    reset(graph, queries, query, effort, origin, level);
     enter(graph.top());
     begin(graph.entries());
 }
 
-void Walk::start(const Graph& graph, const Queries& queries, size_t query, Effort effort,
+void Walk::start(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin,
                  std::span<const uint32_t> entries, const Bitmap& passing) {
     passing_ = &passing;
-    reset(graph, queries, query, effort, 0);
+    reset(graph, queries, query, effort, origin, 0);
     enter(0);
     begin(entries);
 }
 
-void Walk::reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level) {
+void Walk::reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin, size_t level) {
     graph_ = &graph;
     goal_ = level;
     effort_ = effort;
+    origin_ = origin;
+    factor_ = (1 + effort.slack) * (1 + effort.slack);
+    expanded_ = 0;
     tier_ = &graph.store().primary();
     factors_ = tier_->codec->factors();
     queries_ = &queries;
@@ -49,10 +53,23 @@ void Walk::enter(size_t level) {
         pool_.reset(kLead, kLead);
 }
 
+// The score below which no row is expanded: distances are compared, which scores stand for.
+float Walk::limit() const {
+    if (at_ != goal_ || std::isinf(factor_) || pool_.size() < effort_.nearest) return -std::numeric_limits<float>::infinity();
+    return origin_ - factor_ * std::max(origin_ - pool_.score(effort_.nearest - 1), 0.0f);
+}
+
+size_t Walk::near() const {
+    const float least = limit();
+    size_t n = 0;
+    while (n < pool_.size() && pool_.score(n) >= least) ++n;
+    return n;
+}
+
 bool Walk::step() {
     if (waiting_) {
         score();
-        const float least = pool_.threshold();
+        const float least = std::max(pool_.threshold(), limit());
         for (size_t first = 0; first < waiting_; first += 64) {
             const size_t n = std::min<size_t>(64, waiting_ - first);
             for (uint64_t bits = kernels().above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
@@ -61,6 +78,7 @@ bool Walk::step() {
             }
         }
         waiting_ = 0;
+        pool_.trim(limit(), effort_.rerank);
     }
     while (!gather()) {
         if (at_ == goal_) return false;
@@ -118,6 +136,11 @@ bool Walk::gather() {
     while (waiting_ < kEnough) {
         const uint32_t row = pool_.expand();
         if (row == kNoRow) break;
+        if (pool_.expanded() < limit()) {
+            pool_.finish();
+            break;
+        }
+        ++expanded_;
         const std::span links(level_->links(row), room);
         if (passing_)
             meet_passing(links);

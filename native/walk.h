@@ -46,6 +46,14 @@ public:
         if (row != kNoRow) items_[next_++] &= ~uint64_t{1};
         return row;
     }
+    // The score of the row that was expanded last.
+    float expanded() const { return score(next_ - 1); }
+    // No row is expanded any more.
+    void finish() { window_ = next_ = 0; }
+    // Forgets the last rows, of lower scores than this, down to so many.
+    void trim(float least, size_t most) {
+        while (size_ > most && score(size_ - 1) < least) --size_;
+    }
     // The row that would be next.
     uint32_t peek() {
         const size_t end = std::min(window_, size_);
@@ -106,19 +114,24 @@ private:
 // for itself it keeps for the next one.
 class Walk {
 public:
-    // From the top of the graph down to a level, whose places are found.
-    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level = 0);
+    // From the top of the graph down to a level, whose places are found. `origin`: the score of a row that lies where
+    // the query does; squared distances are proportional to what scores lack of it.
+    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin = 0, size_t level = 0);
     // On the ground, among the rows that pass.
-    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort,
+    void start(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin,
                std::span<const uint32_t> entries, const Bitmap& passing);
     // One turn. False when the walk is over.
     bool step();
     // Then: rows that no link leads to are found as well. `scores` has room for them.
     void meet_alone(std::span<const uint32_t> rows, const Block& block, float* scores);
     const Pool& found() const { return pool_; }
+    // How many of what was found lie near enough to be expanded.
+    size_t near() const;
+    size_t expanded() const { return expanded_; }
 
 private:
-    void reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, size_t level);
+    void reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin, size_t level);
+    float limit() const;
     void enter(size_t level);
     void begin(std::span<const uint32_t> entries);
     void descend();
@@ -133,6 +146,8 @@ private:
     const Level* level_ = nullptr;
     size_t at_ = 0, goal_ = 0;  // numbers of this level and of the one where the walk ends
     Effort effort_{};
+    float origin_ = 0, factor_ = 0;
+    size_t expanded_ = 0;
     const Tier* tier_ = nullptr;
     const Queries* queries_ = nullptr;
     size_t factors_ = 0;

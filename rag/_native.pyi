@@ -155,10 +155,13 @@ class Graph:
         k: int,
         filter: Filter | None = None,
         window: int = 64,
+        slack: float = ...,
+        expected: int = 0,
         rerank: int = 0,
         waiting: bool = True,
         threads: int = 0,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], float]:
+        """Ids and scores, and how many rows were expanded for a query, on average."""
     def levels(self) -> list[tuple[NDArray[np.uint32], NDArray[np.uint32]]]:
         """Of each level, from the ground up: its rows, none on the ground, and their links [places, room]."""
     def attach(

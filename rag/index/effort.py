@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WINDOWS", "EffortCurve", "measure"]
+__all__ = ["Effort", "EffortCurve", "measure"]
 
-WINDOWS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896, 1280)
-"""Windows to try, in turn, until one finds practically everything."""
+_SLACKS = tuple(round(float(slack), 5) for slack in 0.004 * 1.3 ** np.arange(22))
+"""To be tried, in turn, until one finds practically everything."""
 
 _ENOUGH = 0.9995
 _MARGIN = 0.75
 """Real queries are harder than those measured with: this share of the misses that are allowed is aimed at."""
 
 
+class Effort(NamedTuple):
+    """A walk expands vectors up to `slack` (a share of the distance) farther off than the k-th best found so far.
+
+    `expanded`: how many these are, on average.
+    """
+
+    slack: float
+    expanded: float
+
+
 @dataclass(frozen=True)
 class EffortCurve:
-    """Recall@10 by window, measured when the index held `vectors`."""
+    """Recall@10 by slack, and how many vectors were expanded, measured when the index held `vectors`."""
 
     vectors: int
-    windows: tuple[int, ...]
+    slacks: tuple[float, ...]
     recalls: tuple[float, ...]
+    expanded: tuple[float, ...]
 
-    def window(self, recall: float, k: int) -> int | None:
-        """The window for this recall@k, or None when none that was measured reaches it."""
+    def effort(self, recall: float) -> Effort | None:
+        """What this recall takes, or None when nothing that was measured reaches it."""
         wanted = 1 - (1 - recall) * _MARGIN
         rising = np.maximum.accumulate(self.recalls)
         if wanted > rising[-1]:
             return None
-        # Between two windows recall grows with the logarithm of the window.
-        logs = np.log(self.windows)
         at = int(np.searchsorted(rising, wanted))
-        if at == 0:
-            window = float(self.windows[0])
-        else:
-            part = (wanted - rising[at - 1]) / max(rising[at] - rising[at - 1], 1e-12)
-            window = float(np.exp(logs[at - 1] + part * (logs[at] - logs[at - 1])))
-        return int(np.ceil(window)) + max(k - 10, 0)
+        part = 0.0 if at == 0 else (wanted - rising[at - 1]) / max(rising[at] - rising[at - 1], 1e-12)
+        before = max(at - 1, 0)
+        return Effort(
+            *(series[before] + part * (series[at] - series[before]) for series in (self.slacks, self.expanded))
+        )
 
 
 def measure(
-    search: Callable[[int], NDArray[np.int64]], truth: NDArray[np.int64], vectors: int, windows: Sequence[int]
+    search: Callable[[float], tuple[NDArray[np.int64], float]],
+    truth: NDArray[np.int64],
+    vectors: int,
+    most: float,
 ) -> EffortCurve:
-    """The curve of `search(window)`, which gives ids int64[q, 10] or -1, against true neighbours of the same shape."""
-    tried: list[int] = []
-    recalls: list[float] = []
+    """The curve of `search(slack)` against true neighbours int64[q, 10], up to so many vectors expanded.
+
+    `search` gives ids int64[q, 10] or -1, and how many were expanded.
+    """
+    points: list[tuple[float, float, float]] = []
     there = max(int((truth >= 0).sum()), 1)
-    for window in windows:
-        found = search(window)
+    for slack in _SLACKS:
+        found, expanded = search(slack)
         same = (found[:, :, None] == truth[:, None, :]) & (truth[:, None, :] >= 0)
-        tried.append(window)
-        recalls.append(float(same.sum()) / there)
-        if recalls[-1] >= _ENOUGH:
+        if points and expanded > most:
             break
-    return EffortCurve(vectors, tuple(tried), tuple(recalls))
+        points.append((slack, float(same.sum()) / there, expanded))
+        if points[-1][1] >= _ENOUGH:
+            break
+    slacks, recalls, counts = zip(*points, strict=True)
+    return EffortCurve(vectors, slacks, recalls, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import InputError
-from rag.index.effort import WINDOWS, EffortCurve, measure
+from rag.index.effort import EffortCurve, measure
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.native import Codec, NativeIndex, ScanStats
@@ -35,6 +36,7 @@ _FEW = 4096  # fewer vectors are scanned anyway
 _GROWTH = 1.5  # the effort is measured anew when there are so many times the vectors
 _UNTIDY = 0.2  # share of linked rows that may be deleted before links are led around them
 _WAITING, _WAITING_SHARE = 2048, 1 / 32  # so many rows may wait to be linked, or this share of those that are
+_SIGHT = 4096  # vectors that a search keeps in sight, at most
 _ALPHA = {"vamana": 1.2, "hnsw": 1.0}
 _NO_ROW = 2**32 - 1
 
@@ -246,14 +248,15 @@ class GraphIndex(NativeIndex):
     def _measure(self, queries: NDArray[np.float32], among: IdFilter | None) -> EffortCurve:
         allowed = prepared(among)
         truth, _ = self._store.scan(queries, 10, allowed, _TRUE, self._threads)
-        # Beyond some window a scan is cheaper than a walk, and there is nothing to measure.
-        most = len(self) // (2 * self._form["degree"])
-        self._curve = measure(
-            lambda window: self._graph.walk(queries, 10, None, window, 0, among is None, self._threads)[0],
-            truth,
-            len(self),
-            [window for window in WINDOWS if window < most] or WINDOWS[:1],
-        )
+
+        def walk(slack: float) -> tuple[NDArray[np.int64], float]:
+            found = self._graph.walk(
+                queries, 10, None, _SIGHT, slack, expected=1, waiting=among is None, threads=self._threads
+            )
+            return found[0], found[2]
+
+        # Beyond so many vectors a scan is cheaper than a walk, and there is nothing to measure.
+        self._curve = measure(walk, truth, len(self), len(self) / (2 * self._form["degree"]))
         return self._curve
 
     def search(
@@ -270,23 +273,28 @@ class GraphIndex(NativeIndex):
         """The k nearest for each query float32[q, dim]: ids int64[q, k] and scores float32[q, k], best first.
 
         With `filter` (an `IdFilter`, or allowed ids int64[m], sorted and unique) among those only. `recall`: share of
-        the true k nearest to be found, on average, above 0 to 1; what no walk reaches is scanned for. `effort`: the
-        window, the number of vectors a walk expands, in place of `recall`. `rerank`: how many are ranked by the finer
-        copy, 0 for what suits. `threads` 0 means all cores. The result depends neither on the number of threads nor on
+        the true k nearest to be found, on average, above 0 to 1; what no walk reaches is scanned for. `effort`: how
+        many vectors a walk expands, be the query easy or hard, in place of `recall`. `rerank`: how many are ranked by
+        the finer copy, 0 for what suits. `threads` 0 means all cores. The result depends neither on the number of threads nor on
         the other queries. Raises InputError as `ScanIndex.search` does.
         """
         matrix, wanted, allowed = as_vectors(queries, self.dim, "queries"), check_k(k), prepared(filter)
         deep, cores = check_count(rerank, "rerank"), check_count(threads, "threads")
         if isinstance(recall, bool) or not isinstance(recall, (float, int)) or not 0 < recall <= 1:
             raise InputError(f"recall is {recall!r}, expected a number above 0, at most 1")
-        window: int | None = check_count(effort, "effort")
-        if not window and self._curve is not None:
-            window = self._curve.window(recall, wanted)
+        window = check_count(effort, "effort")
         store = self._checked()
-        if not window:
+        if window:
+            found = self._graph.walk(matrix, wanted, allowed, window, rerank=deep, threads=cores)
+            return Matches(found[0], found[1])
+        far = None if self._curve is None else self._curve.effort(recall)
+        if far is None:
             everything = store.rows if recall == 1 else deep
             return Matches(*store.scan(matrix, wanted, allowed, everything, cores))
-        return Matches(*self._graph.walk(matrix, wanted, allowed, window, deep, True, cores))
+        found = self._graph.walk(
+            matrix, wanted, allowed, _SIGHT, far.slack, math.ceil(far.expanded), deep, threads=cores
+        )
+        return Matches(found[0], found[1])
 
     def stats(self) -> GraphStats:
         """Counts, bytes by part, levels, degree, and the measured effort curve."""
@@ -358,8 +366,10 @@ class GraphIndex(NativeIndex):
             raise InputError(f"linked is {linked!r}")
         self._tidied = int(file.meta["tidied"])
         self._unread = places, room, linked, float(file.meta["longest"])
-        if (effort := file.meta.get("effort")) is not None:
-            self._curve = EffortCurve(int(effort["vectors"]), tuple(effort["windows"]), tuple(effort["recalls"]))
+        effort = file.meta.get("effort")
+        if effort is not None and "slacks" in effort:  # what older files hold was measured in another way
+            series = (tuple(map(float, effort[name])) for name in ("slacks", "recalls", "expanded"))
+            self._curve = EffortCurve(int(effort["vectors"]), *series)
 
     def _checked(self) -> _native.VectorStore:
         # Links are read when they are attached: they must lead to rows that exist.
@@ -407,12 +417,12 @@ def _renumbered(links: NDArray[np.uint32], stay: NDArray[np.bool_]) -> NDArray[n
 
 
 def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stand-ins for queries: half-way between two vectors each.
+    """Stand-ins for queries: between two vectors each, a little nearer to one.
 
-    Queries are seldom like the vectors they look for. Recall with these grows with effort as it does for real questions
-    about passages, where it grows slower than with vectors of the same kind.
+    Queries are seldom like the vectors they look for. Recall with these grows with effort as it does for questions of
+    another kind than the passages, where it grows slower than with vectors of the same kind.
     """
-    middle = np.asarray((vectors + np.roll(vectors, 1, axis=0)) / 2, dtype=np.float32)
-    opposite = ~middle.any(1)
-    middle[opposite] = vectors[opposite]
-    return middle
+    between = np.asarray(0.6 * vectors + 0.4 * np.roll(vectors, 1, axis=0), dtype=np.float32)
+    opposite = ~between.any(1)
+    between[opposite] = vectors[opposite]
+    return between
