@@ -154,7 +154,7 @@ class GraphIndex(NativeIndex):
         self._graph.grow(0, order, self._threads)
 
     def _arranged(self) -> NDArray[np.uint32] | None:
-        """The order in which rows that wait are to be linked, counted from the first; None leaves them to be shuffled."""
+        """The order in which rows that wait are to be linked, counted from the first; None: they are to be shuffled."""
         if self._order == "random":
             return None
         first = self._graph.linked
@@ -206,7 +206,7 @@ class GraphIndex(NativeIndex):
         self._tidied = dead
 
     def compact(self) -> None:
-        """Give back the memory of deleted vectors: what is left is copied, also out of the file that it was opened from.
+        """Give back the memory of deleted vectors: what is left is copied, out of the file that was opened, too.
 
         Searches go on meanwhile, in the old copy. Ids stay as they are.
         """

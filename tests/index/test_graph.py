@@ -61,9 +61,7 @@ def _clustered(seed: int, n: int = N) -> Floats:
     return (centres[np.sort(rng.integers(0, 100, n))] + rng.normal(size=(n, DIM))).astype(np.float32)
 
 
-def _built(
-    codec: Codec = "float32", metric: Metric = "cosine", links: Links = "vamana", **settings: int
-) -> GraphIndex:
+def _built(codec: Codec = "float32", metric: Metric = "cosine", links: Links = "vamana", **settings: int) -> GraphIndex:
     index = GraphIndex(DIM, metric, codec, links=links, **settings)
     index.add(np.arange(N), _clustered(0))
     return index
