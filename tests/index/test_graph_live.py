@@ -113,7 +113,9 @@ def test_the_same_calls_give_the_same_graph(links: Links) -> None:
 def test_every_order_makes_a_sound_graph(order: Order, links: Links) -> None:
     index = _built(links, order=order)
     found = index.search(QUERIES, 10, effort=60).ids
-    assert _recall(found, _truth(_sorted_by_topic(0), np.arange(N))) > 0.95
+    # Topic by topic the graph grows in islands, which is why rows are shuffled unless one asks for something else.
+    least = 0.8 if order in ("given", "cluster") else 0.95
+    assert _recall(found, _truth(_sorted_by_topic(0), np.arange(N))) > least
     same = _built(links, order=order, threads=1)
     np.testing.assert_array_equal(index._graph.levels()[0][1], same._graph.levels()[0][1])
     assert index.stats().effort == same.stats().effort
