@@ -274,3 +274,30 @@ def test_an_index_larger_than_memory_is_searched_where_it_lies(tmp_path: Path) -
     )
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_array_equal(found, index.search(vectors[:50], 10, effort=64).ids)
+
+
+BUILD = """
+import resource, sys
+import numpy as np
+from rag.index import GraphIndex
+
+vectors = np.load(sys.argv[1], mmap_mode="r")
+index = GraphIndex(vectors.shape[1], "ip", "float16", degree=8, window=16, threads=1)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[2]),) * 2)
+for start in range(0, len(vectors), 500):
+    index.add(np.arange(start, start + 500), np.array(vectors[start : start + 500]))
+index.link()
+assert len(index) == len(vectors) and index.stats().waiting == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux only")
+def test_a_build_takes_little_more_memory_than_the_index(tmp_path: Path) -> None:
+    count, dim = 20_000, 512
+    vectors = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    index = count * (2 * dim + 12 * 4 + 8)
+    allowed = int(1.5 * index) + 8 * vectors[:500].nbytes
+    assert allowed < vectors.nbytes + index
+    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / "vectors.npy"), str(allowed)], check=True)
