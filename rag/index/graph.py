@@ -118,7 +118,8 @@ class GraphIndex(NativeIndex):
 
         The next search finds them. While few are new they wait to be linked, and searches scan them beside their walk;
         the `add` that makes them many (2,048 and a 32nd of those that are linked) links all of them. Searches go on
-        meanwhile. Raises InputError for what `ScanIndex.add` refuses. Then, and when it is interrupted, nothing is added.
+        meanwhile. Raises InputError for what `ScanIndex.add` refuses; then, and when it is interrupted, nothing is
+        added.
         """
         with self._linking:
             self._checked()

@@ -113,7 +113,9 @@ def test_the_same_calls_give_the_same_graph(links: Links) -> None:
 def test_every_order_makes_a_sound_graph(order: Order, links: Links) -> None:
     index = _built(links, order=order)
     found = index.search(QUERIES, 10, effort=60).ids
-    assert _recall(found, _truth(_sorted_by_topic(0), np.arange(N))) > 0.95
+    # Topic by topic the graph grows in islands, which is why rows are shuffled unless one asks for something else.
+    least = 0.8 if order in ("given", "cluster") else 0.95
+    assert _recall(found, _truth(_sorted_by_topic(0), np.arange(N))) > least
     same = _built(links, order=order, threads=1)
     np.testing.assert_array_equal(index._graph.levels()[0][1], same._graph.levels()[0][1])
     assert index.stats().effort == same.stats().effort
@@ -272,3 +274,30 @@ def test_an_index_larger_than_memory_is_searched_where_it_lies(tmp_path: Path) -
     )
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_array_equal(found, index.search(vectors[:50], 10, effort=64).ids)
+
+
+BUILD = """
+import resource, sys
+import numpy as np
+from rag.index import GraphIndex
+
+vectors = np.load(sys.argv[1], mmap_mode="r")
+index = GraphIndex(vectors.shape[1], "ip", "float16", degree=8, window=16, threads=1)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[2]),) * 2)
+for start in range(0, len(vectors), 500):
+    index.add(np.arange(start, start + 500), np.array(vectors[start : start + 500]))
+index.link()
+assert len(index) == len(vectors) and index.stats().waiting == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux only")
+def test_a_build_takes_little_more_memory_than_the_index(tmp_path: Path) -> None:
+    count, dim = 20_000, 512
+    vectors = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    index = count * (2 * dim + 12 * 4 + 8)
+    allowed = int(1.5 * index) + 8 * vectors[:500].nbytes
+    assert allowed < vectors.nbytes + index
+    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / "vectors.npy"), str(allowed)], check=True)
