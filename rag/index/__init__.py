@@ -5,6 +5,7 @@ from rag.index.graph import GraphIndex, GraphStats
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
 from rag.index.merge import merge_matches
 from rag.index.native import CODECS, Codec, ScanStats
+from rag.index.opening import open_index
 from rag.index.protocol import Matches, Metric, VectorIndex
 from rag.index.scan import ScanIndex
 
@@ -22,5 +23,6 @@ __all__ = [
     "VectorIndex",
     "merge_lexical",
     "merge_matches",
+    "open_index",
     "search_lexical",
 ]
