@@ -165,17 +165,16 @@ class Storage:
         return _Form(choice.kind, choice.codec)
 
     def _graph(self, codec: Codec, parts: Sequence[Source], largest: Source, progress: Progress | None) -> GraphIndex:
-        total = sum(len(part.live) for part in parts)
-        if largest.file is not None and _form(largest.vectors) == ("graph", codec):
+        others = [part for part in parts if part is not largest]
+        if others and largest.file is not None and _form(largest.vectors) == ("graph", codec):
             graph = GraphIndex.open(largest.file)  # of our own: readers have another mapping of the file
-            graph.delete(largest.deleted)
+            NativeIndex.delete(graph, largest.deleted)
             stats = graph.stats()
             few = stats.tombstones <= MOST_DELETED * (stats.vectors + stats.tombstones)
-            if few and len(graph) >= LEAST_KEPT * total:
+            if few and len(graph) >= LEAST_KEPT * sum(len(part.live) for part in parts):
+                _fill(graph, others, self._batch, np.random.default_rng(_SEED), progress)
                 if len(largest.deleted):
                     graph.consolidate()
-                others = [part for part in parts if part is not largest]
-                _fill(graph, others, self._batch, np.random.default_rng(_SEED), progress)
                 return graph
         graph = GraphIndex(self.dim, self.metric, codec)
         graph.learn(self._sample(parts))
