@@ -492,3 +492,21 @@ def test_all_chunks_can_be_asked_for(tmp_path: Path) -> None:
     filled.commit(made(LARGE, 1), made(2000, 2), made(100, 3))
     (hits,) = filled.collection.search_dense(made(1, 9), 10_000)
     assert sorted(hits.ids.tolist()) == sorted(filled.held)
+
+
+# --- other engines decide by themselves
+
+
+@low_borders
+def test_faiss_keeps_its_own_kind_of_index(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    filled = Filled(tmp_path / "kb", engine="faiss:flat")
+    filled.commit(made(LARGE, 1), made(500, 2))
+    assert filled.forms() == [("faiss:flat", "float32")] * 2
+    assert filled.collection.info().codec == "float32"
+    assert filled.recall() == 1.0
+    with filled.collection.writer() as writer:
+        writer.compact()
+    assert filled.recall(filter="part == 3") == 1.0
+    with pytest.raises(InputError, match="faiss:flat, which decides by itself"):
+        filled.collection.upgrade()
