@@ -165,7 +165,7 @@ class Storage:
         return _Form(choice.kind, choice.codec)
 
     def _graph(self, codec: Codec, parts: Sequence[Source], largest: Source, progress: Progress | None) -> GraphIndex:
-        others = [part for part in parts if part is not largest]
+        others = [part for part in parts if part is not largest and len(part.live)]
         if others and largest.file is not None and _form(largest.vectors) == ("graph", codec):
             graph = GraphIndex.open(largest.file)  # of our own: readers have another mapping of the file
             NativeIndex.delete(graph, largest.deleted)

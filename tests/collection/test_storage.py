@@ -25,8 +25,8 @@ Floats = NDArray[np.float32]
 
 ENCODER = load("hashing:48")
 DIM = ENCODER.dim
-LARGE = 6000
-COARSE = ("scan", "lvq4x4")  # the smallest codec of those of which a scan reads 64 bytes a vector
+LARGE = 5000
+COARSE = ("scan", "leanvec")  # a scan reads 64 bytes a vector, as with most codecs at this dimension
 
 
 @pytest.fixture
@@ -271,6 +271,41 @@ def test_codecs_learn_from_all_parts_and_not_from_the_first(tmp_path: Path, monk
         writer.compact()
     (sample,) = seen
     assert len(sample) == 600
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_history_of_changes_is_held_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Adding, deleting, merging and upgrading in any order, with graphs that walk from 600 vectors on."""
+    monkeypatch.setattr(recommend, "GRAPH_FROM", 64 * 600)
+    monkeypatch.setattr("rag.index.graph._FEW", 300)
+    rng = np.random.default_rng(seed)
+    filled = Filled(tmp_path / "kb")
+    filled.commit(made(1500, seed))
+    kinds = set()
+    for step in range(10):
+        action = rng.choice(["add", "add", "delete", "merge", "upgrade"])
+        if action == "add":
+            filled.commit(made(int(rng.integers(1, 700)), 100 * seed + step))
+        elif action == "delete":
+            held = np.array(sorted(filled.held))
+            filled.delete(rng.choice(held, int(rng.uniform(0, 0.3) * len(held)), replace=False))
+        elif action == "merge":
+            filled.collection.compact()
+        else:
+            filled.collection.upgrade(rng.choice(["auto", "auto", "leanvec4", "float32"]))
+        kinds |= {kind for kind, _ in filled.forms()}
+        assert filled.recall(recall=0.95) >= 0.94
+    assert kinds >= {"graph"}
+
+
+def test_a_commit_tells_how_far_an_index_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BATCH_BYTES", 1)  # 1024 vectors
+    filled = Filled(tmp_path / "kb", codec="lvq8")
+    told: list[tuple[str, int, int]] = []
+    with filled.collection.writer(progress=lambda *state: told.append(state)) as writer:
+        filled.add(writer, made(2500, 1))
+        writer.commit()
+    assert told == [("building the index", done, 2500) for done in (0, 1024, 2048, 2500)]
 
 
 # --- collections of before, and upgrades

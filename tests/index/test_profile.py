@@ -370,6 +370,12 @@ def test_a_graph_takes_a_codec_that_leads_its_walk():
     assert recommend(dataclasses.replace(deeper, codecs=codecs)).codec == "leanvec4"
 
 
+def test_eight_bits_that_would_be_rounded_again_are_not_recommended():
+    made = _made(20_000, leanvec=0.5, rabitq1=0.5, leanvec4=0.5)
+    small = CodecProfile("lvq4x4", 656, 256, 1.0, 1.0)
+    assert recommend(dataclasses.replace(made, codecs=(*made.codecs, small))).codec == "int8"
+
+
 def test_few_vectors_stay_as_they_are():
     assert recommend(_made(1000)).codec == "float32"
     assert recommend(_made(1000)).kind == "scan"
@@ -392,7 +398,7 @@ def test_every_choice_has_its_reason():
 def test_the_size_of_a_row_is_known_before_anything_is_stored(dim: int, metric: Metric):
     for codec, (all_bytes, scanned) in row_sizes(dim, metric).items():
         index = ScanIndex(dim, metric, codec)
-        index.add(np.arange(6400), random_vectors(np.random.default_rng(1), 6400, dim))
+        index.add(np.arange(640), random_vectors(np.random.default_rng(1), 640, dim))
         parts = index.stats().bytes
-        assert all_bytes == pytest.approx(sum(parts.values()) / 6400), codec
-        assert scanned == pytest.approx((parts["codes"] + parts.get("factors", 0)) / 6400), codec
+        assert all_bytes == pytest.approx(sum(parts.values()) / 640), codec
+        assert scanned == pytest.approx((parts["codes"] + parts.get("factors", 0)) / 640), codec
