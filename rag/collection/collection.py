@@ -24,12 +24,13 @@ from rag.collection.repair import Report, check_database, rebuild, restored_mani
 from rag.collection.rows import Fingerprint
 from rag.collection.selection import grouped
 from rag.collection.snapshot import Connections, Snapshot
-from rag.collection.storage import Keeping, Progress, Storage
+from rag.collection.storage import Keeping, Storage
 from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, load
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
 from rag.index import LexicalIndex, Matches, Metric
 from rag.index.engines import canonical_uri
+from rag.index.neighbours import Progress
 from rag.index.recommend import RECALL
 from rag.types import Chunk, Document, Hits
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rag.collection.files import FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
 from rag.collection.selection import Selection
-from rag.collection.storage import MOST_DELETED, Progress, Storage, StoredIndex, open_vectors
+from rag.collection.storage import MOST_DELETED, Storage, StoredIndex, open_vectors
 from rag.errors import DamagedFileError, NotFoundError
 from rag.index import GraphIndex, Matches, ScanIndex, merge_matches
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
+from rag.index.neighbours import Progress
 from rag.index.opening import IndexFile, describe
 
 __all__ = [
@@ -111,10 +112,9 @@ def merged(parts: Sequence[Part], storage: Storage, progress: Progress | None = 
     """One part that holds what is live in these."""
     vectors = storage.build(parts, progress)
     deleted = np.unique(np.concatenate([part.deleted for part in parts]))
-    postings = [part.postings for part in parts]
-    return Part(
-        vectors, postings[0] if len(parts) == 1 and not len(deleted) else merge_lexical(postings, deleted), NONE
-    )
+    if len(parts) == 1 and not len(deleted):
+        return Part(vectors, parts[0].postings, NONE)
+    return Part(vectors, merge_lexical([part.postings for part in parts], deleted), NONE)
 
 
 def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ vectors are scanned as they are, more in the coarsest codec that finds enough of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +22,14 @@ from rag.index.engines import FaissIndex, is_faiss
 from rag.index.engines.faiss import kind_of
 from rag.index.learning import learns
 from rag.index.native import NativeIndex
+from rag.index.neighbours import Progress
 from rag.index.recommend import GRAPH_CODECS, choose
 from rag.index.trial import CodecProfile, CodecTrial, chosen, row_sizes, sample_size
 
-__all__ = ["Keeping", "Progress", "Source", "Storage", "StoredIndex", "open_vectors"]
+__all__ = ["Keeping", "Source", "Storage", "StoredIndex", "open_vectors"]
 
 Keeping: TypeAlias = Codec | Literal["auto"]
 """A codec, in which vectors are then scanned, or "auto": each segment decides by itself."""
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called while a large index is built, with what is being done, and how much of it is done, of how much."""
 
 MOST_DELETED = 0.25
 """Of the rows of a graph. With more, it is built anew and not extended."""
@@ -193,7 +191,7 @@ class Storage:
         return max(BATCH_BYTES // (4 * self.dim), 1024)
 
 
-def _form(index: StoredIndex) -> _Form | None:
+def _form(index: StoredIndex) -> _Form:
     if isinstance(index, GraphIndex):
         return _Form("graph", index.codec)
     if isinstance(index, ScanIndex):

@@ -38,9 +38,10 @@ from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
 from rag.collection.segments import NONE, Part, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
-from rag.collection.storage import Keeping, Progress, StoredIndex
+from rag.collection.storage import Keeping, StoredIndex
 from rag.errors import CollectionError, InputError
 from rag.index.lexical import LexicalIndex
+from rag.index.neighbours import Progress
 from rag.types import Chunk, Document
 
 __all__ = ["Writer", "publish", "recover"]
