@@ -6,6 +6,7 @@ from rag.index.hybrid import search_hybrid
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
 from rag.index.merge import merge_matches
 from rag.index.native import CODECS, Codec, ScanStats
+from rag.index.opening import open_index
 from rag.index.protocol import Matches, Metric, VectorIndex
 from rag.index.reduction import Reduction
 from rag.index.scan import ScanIndex
@@ -25,6 +26,7 @@ __all__ = [
     "VectorIndex",
     "merge_lexical",
     "merge_matches",
+    "open_index",
     "search_hybrid",
     "search_lexical",
 ]
