@@ -13,7 +13,7 @@ from rag.index.filter import IdFilter
 from rag.index.inputs import as_vectors, check_k
 from rag.index.protocol import Matches, VectorIndex
 
-__all__ = ["grouped", "search_hybrid"]
+__all__ = ["search_hybrid"]
 
 
 def search_hybrid(
@@ -34,13 +34,13 @@ def search_hybrid(
     if len(filters) != len(matrix):
         raise InputError(f"{len(filters)} filters for {len(matrix)} queries", hint="give None where all pass")
     found = Matches(np.full((len(matrix), wanted), -1, np.int64), np.full((len(matrix), wanted), -np.inf, np.float32))
-    for filter, places in grouped(filters):
+    for filter, places in _grouped(filters):
         some = index.search(matrix[places], wanted, filter=filter, **how)
         found.ids[places], found.scores[places] = some.ids, some.scores
     return found
 
 
-def grouped(
+def _grouped(
     filters: Sequence[IdFilter | NDArray[np.int64] | None],
 ) -> list[tuple[IdFilter | None, NDArray[np.int64]]]:
     """Each distinct filter, and the places int64[m], ascending, at which it stands."""
