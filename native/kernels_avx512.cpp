@@ -11,7 +11,7 @@ struct V {
     using f = __m512;
     using i = __m512i;
     using bytes = __m512i;
-    static constexpr int lanes = 16, panel_vectors = 3, tile_rows = 8, row_tile = 8;
+    static constexpr int lanes = 16, panel_vectors = 3, tile_rows = 8, row_tile = 8, code_tile = 16;
 
     static inline f zero() { return _mm512_setzero_ps(); }
     static inline f load(const float* p) { return _mm512_loadu_ps(p); }
@@ -34,6 +34,7 @@ struct V {
     static constexpr int code_offset = 128;
     static inline i izero() { return _mm512_setzero_si512(); }
     static inline i load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+    static inline i iset(int32_t x) { return _mm512_set1_epi32(x); }
     static inline i load_ints(const int32_t* p) { return _mm512_loadu_si512(p); }
     static inline bytes row_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
     static inline bytes broadcast_bytes(const std::byte* p) {
@@ -43,20 +44,37 @@ struct V {
     }
     static inline i dot4(i sum, bytes row, i query) { return _mm512_dpbusd_epi32(sum, row, query); }
     static inline int32_t isum(i x) { return _mm512_reduce_add_epi32(x); }
+    // Sixteen sums across registers: in four steps that each halve the number of registers.
+    static inline i add_pairs(i a, i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
+    static inline i add_halves(i a, i b) { return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); }
     template <int R>
-    static inline void isums(const i* x, int32_t* out) {
-        if constexpr (R == 8) {
-            __m256i half[8];
-#pragma GCC unroll 8
-            for (int r = 0; r < 8; ++r)
-                half[r] = _mm256_add_epi32(_mm512_castsi512_si256(x[r]), _mm512_extracti64x4_epi64(x[r], 1));
-            const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(half[0], half[1]), _mm256_hadd_epi32(half[2], half[3]));
-            const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(half[4], half[5]), _mm256_hadd_epi32(half[6], half[7]));
-            const __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
-            _mm256_storeu_si256((__m256i*)out, sums);
-        } else {
-            for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    static inline void isums(const i* x, i* out) {
+        static_assert(R == 16);
+        i four[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j, x += 4) four[j] = add_halves(add_pairs(x[0], x[1]), add_pairs(x[2], x[3]));
+        const i a = _mm512_add_epi32(_mm512_shuffle_i64x2(four[0], four[1], 0x44), _mm512_shuffle_i64x2(four[0], four[1], 0xee));
+        const i b = _mm512_add_epi32(_mm512_shuffle_i64x2(four[2], four[3], 0x44), _mm512_shuffle_i64x2(four[2], four[3], 0xee));
+        *out = _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+    }
+    // Four floats of each of sixteen rows, column by column.
+    static inline void columns(const float* const* rows, f* out) {
+        f four[4];  // lane j of it: row 4j + r
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+            const f low = _mm512_castps128_ps512(_mm_loadu_ps(rows[r]));
+            const f lower = _mm512_mask_broadcast_f32x4(low, 0x00f0, _mm_loadu_ps(rows[4 + r]));
+            const f higher = _mm512_mask_broadcast_f32x4(lower, 0x0f00, _mm_loadu_ps(rows[8 + r]));
+            four[r] = _mm512_mask_broadcast_f32x4(higher, 0xf000, _mm_loadu_ps(rows[12 + r]));
         }
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(four[0], four[1]));
+        const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(four[0], four[1]));
+        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(four[2], four[3]));
+        const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(four[2], four[3]));
+        out[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        out[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        out[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        out[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
     using raw = __m512i;
     static inline raw load_raw(const std::byte* p) { return _mm512_loadu_si512(p); }
@@ -64,6 +82,7 @@ struct V {
     static inline bytes field(raw codes) {
         return _mm512_and_si512(Shift ? _mm512_srli_epi16(codes, Shift) : codes, _mm512_set1_epi8((1 << Bits) - 1));
     }
+    static inline void store_codes(std::byte* p, bytes x) { _mm512_storeu_si512(p, x); }
     static inline i widen_bytes(const std::byte* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }
     static inline i ishr4(i x) { return _mm512_srli_epi32(x, 4); }

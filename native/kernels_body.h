@@ -105,7 +105,7 @@ inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors,
     }
     for (int r = 0; r < R; ++r) {
         const float dot = static_cast<float>(V::isum(sum[r]) - V::code_offset * query.sum);
-        out[r] = dot * (query.factor * row_factors[2 * r]) - row_factors[2 * r + 1];
+        out[r] = query.factor * (row_factors[2 * r] * dot) - row_factors[2 * r + 1];
     }
 }
 
@@ -118,8 +118,8 @@ void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size
 }
 
 template <int N>
-inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Panel queries, size_t quads,
-                          float* out, size_t ld) {
+inline void panel_tile_bytes(const std::byte* const* rows, const float* row_factors, BytePanel queries, size_t quads,
+                             float* out, size_t ld) {
     constexpr int R = V::tile_rows;
     V::i sum[R][N];
     for (int r = 0; r < R; ++r)
@@ -136,31 +136,36 @@ inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors
     // Unrolled, or else the compiler keeps `sum` in memory all along, at half the speed.
 #pragma GCC unroll 16
     for (int v = 0; v < N; ++v) {
-        const V::i offset = V::imul(V::load_ints(queries.sums + v * V::lanes), V::code_offset);
-        const V::f factor = V::load(queries.factors + v * V::lanes);
+        const V::i sums = V::load_ints(queries.sums + v * V::lanes);
+        const V::i offset = V::imul(sums, V::code_offset + queries.zero - 128);
+        const V::f total = V::to_float(sums), factor = V::load(queries.factors + v * V::lanes);
+        const V::f constant = V::load(queries.constants + v * V::lanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
+            const float* own = row_factors + 3 * r;
             const V::f dot = V::to_float(V::isub(sum[r][v], offset));
-            const V::f scaled = V::mul(dot, V::mul(factor, V::broadcast(row_factors[2 * r])));
-            V::store(out + r * ld + v * V::lanes, V::sub(scaled, V::broadcast(row_factors[2 * r + 1])));
+            const V::f scaled = V::fma(V::broadcast(own[0]), dot, V::mul(V::broadcast(own[1]), total));
+            const V::f rest = V::sub(constant, V::broadcast(own[2]));
+            V::store(out + r * ld + v * V::lanes, V::fma(factor, scaled, rest));
         }
     }
 }
 
-void panel_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
-                     size_t vectors, size_t quads, float* out, size_t ld) {
+void panel_kernel_bytes(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
+                        size_t vectors, size_t quads, float* out, size_t ld) {
     for (size_t i = 0; i < n; i += V::tile_rows) {
-        Int8Panel panel = queries;
+        BytePanel panel = queries;
         for (size_t v = 0; v < vectors; v += V::panel_vectors) {
             float* to = out + i * ld + v * V::lanes;
             switch (vectors - v) {
-                case 1: panel_tile_i8<1>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
-                case 2: panel_tile_i8<2>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
-                default: panel_tile_i8<V::panel_vectors>(rows + i, row_factors + 2 * i, panel, quads, to, ld);
+                case 1: panel_tile_bytes<1>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                case 2: panel_tile_bytes<2>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                default: panel_tile_bytes<V::panel_vectors>(rows + i, row_factors + 3 * i, panel, quads, to, ld);
             }
             panel.codes += quads * 4 * V::panel_vectors * V::lanes;
             panel.sums += V::panel_vectors * V::lanes;
             panel.factors += V::panel_vectors * V::lanes;
+            panel.constants += V::panel_vectors * V::lanes;
         }
     }
 }
@@ -178,17 +183,32 @@ inline V::i packed_fields(V::i sum, V::raw codes, const int8_t* query) {
     return sum;
 }
 
-// A line takes two or three instructions a field, so that rows come from memory as fast as it gives them.
-template <int Bits, int R>
-inline void packed_tile(const std::byte* const* rows, const PackedQuery& query, float* out) {
-    constexpr size_t ahead = kMaxTile;
-    constexpr int step = 4 * V::lanes, fields = 8 / Bits;
+// Where rows lie: anywhere, or one after the other.
+struct RowList {
+    const std::byte* const* rows;
+    inline const std::byte* operator[](size_t r) const { return rows[r]; }
+    inline RowList from(size_t r) const { return {rows + r}; }
+};
+struct RowRun {
+    const std::byte* first;
+    size_t stride;
+    inline const std::byte* operator[](size_t r) const { return first + r * stride; }
+    inline RowRun from(size_t r) const { return {first + r * stride, stride}; }
+};
+
+// A line takes two or three instructions a field, and the sums of as many rows as a register has lanes are brought into
+// one register, so that what is done with them is done for all at once. `Ahead`: rows from here to those to prefetch.
+template <int Bits, size_t Ahead, class Rows>
+inline void packed_tile(Rows rows, const PackedQuery& query, float* out) {
+    constexpr int R = V::code_tile, step = 4 * V::lanes, fields = 8 / Bits;
     V::i sum[R];
     for (int r = 0; r < R; ++r) sum[r] = V::izero();
     const int8_t* q = query.codes;
     for (size_t line = 0; line < query.lines; ++line, q += fields * kCacheLine) {
-        for (int r = 0; r < R; ++r) __builtin_prefetch(rows[ahead + r] + line * kCacheLine);
+        if constexpr (Ahead > 0)
+            for (int r = 0; r < R; ++r) __builtin_prefetch(rows[Ahead + r] + line * kCacheLine);
         for (size_t b = 0; b < kCacheLine; b += step)
+#pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
                 const std::byte* codes = rows[r] + line * kCacheLine + b;
                 if constexpr (Bits == 8)
@@ -197,22 +217,64 @@ inline void packed_tile(const std::byte* const* rows, const PackedQuery& query, 
                     sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), q + b);
             }
     }
-    int32_t dots[R];
+    V::i dots[R / V::lanes];
     V::template isums<R>(sum, dots);
-    for (int r = 0; r < R; ++r) {
-        const std::byte* end = rows[r] + query.lines * kCacheLine;
-        const int32_t dot = Bits == 8 ? dots[r] + (128 - V::code_offset) * query.sum : dots[r];
-        const float scaled = tail_float(end, 12) * static_cast<float>(dot) +
-                             tail_float(end, 8) * static_cast<float>(query.sum);
-        out[r] = query.factor * scaled - query.weight * tail_float(end, 4) + query.constant;
+    const V::i offset = V::iset(Bits == 8 ? (V::code_offset - 128) * query.sum : 0);
+    const V::f total = V::broadcast(static_cast<float>(query.sum)), factor = V::broadcast(query.factor);
+    const V::f weight = V::broadcast(query.weight), constant = V::broadcast(query.constant);
+#pragma GCC unroll 4
+    for (int g = 0; g < R / V::lanes; ++g) {
+        const float* ends[V::lanes];
+        for (int l = 0; l < V::lanes; ++l)
+            ends[l] = reinterpret_cast<const float*>(rows[g * V::lanes + l] + query.lines * kCacheLine) - 4;
+        V::f tail[4];  // the last four floats of each row, the last three of which are scale, low and bias
+        V::columns(ends, tail);
+        const V::f dot = V::to_float(V::isub(dots[g], offset));
+        const V::f scaled = V::fma(tail[1], dot, V::mul(tail[2], total));
+        const V::f rest = V::sub(constant, V::mul(weight, tail[3]));
+        V::store(out + g * V::lanes, V::fma(factor, scaled, rest));
+    }
+}
+
+template <int Bits, size_t Ahead, class Rows>
+inline void packed_rows(Rows rows, size_t n, const PackedQuery& query, float* out) {
+    constexpr int R = V::code_tile;
+    const std::byte* last[R];
+    float scores[R];
+    for (size_t i = 0; i < n; i += R) {
+        const Rows here = rows.from(i);
+        if (n - i >= R) {
+            packed_tile<Bits, Ahead>(here, query, out + i);
+            continue;
+        }
+        for (size_t r = 0; r < R; ++r) last[r] = here[r < n - i ? r : n - i - 1];
+        packed_tile<Bits, 0>(RowList{last}, query, scores);
+        for (size_t r = 0; i + r < n; ++r) out[i + r] = scores[r];
     }
 }
 
 template <int Bits>
-void packed_kernel(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
-    size_t i = 0;
-    for (; i + V::row_tile <= n; i += V::row_tile) packed_tile<Bits, V::row_tile>(rows + i, query, out + i);
-    for (; i < n; ++i) packed_tile<Bits, 1>(rows + i, query, out + i);
+void packed_list(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
+    packed_rows<Bits, kMaxTile>(RowList{rows}, n, query, out);
+}
+
+template <int Bits>
+void packed_run(const std::byte* first, size_t n, const PackedQuery& query, float* out) {
+    packed_rows<Bits, 4 * kMaxTile>(RowRun{first, query.lines * kCacheLine}, n, query, out);
+}
+
+template <int Bits, int Field>
+inline std::byte* unpack_fields(const std::byte* line, size_t used, std::byte* codes) {
+    for (size_t b = 0; b < kCacheLine; b += 4 * V::lanes)
+        V::store_codes(codes + b, V::template field<Field * Bits, Bits>(V::load_raw(line + b)));
+    if constexpr ((Field + 1) * Bits < 8) return unpack_fields<Bits, Field + 1>(line, used, codes + used);
+    return codes + used;
+}
+
+template <int Bits>
+void unpack(const std::byte* row, size_t lines, std::byte* codes) {
+    for (size_t line = 1; line <= lines; ++line, row += kCacheLine)
+        codes = unpack_fields<Bits, 0>(row, line < lines ? kCacheLine : kCacheLine - kPackedTail, codes);
 }
 
 template <bool Twelve, bool Far, int R>
@@ -437,8 +499,10 @@ constexpr Kernels kTable{
     panel_kernel<Dot>,
     panel_kernel<L2>,
     rows_kernel_i8,
-    panel_kernel_i8,
-    {packed_kernel<1>, packed_kernel<2>, packed_kernel<4>, packed_kernel<8>},
+    panel_kernel_bytes,
+    {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
+    {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
+    {unpack<1>, unpack<2>, unpack<4>, unpack<8>},
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     score_product,

@@ -10,7 +10,7 @@ struct V {
     struct bytes {
         int8_t at[16];
     };
-    static constexpr int lanes = 4, panel_vectors = 2, tile_rows = 4, row_tile = 4;
+    static constexpr int lanes = 4, panel_vectors = 2, tile_rows = 4, row_tile = 4, code_tile = 4;
 
     template <class T>
     static inline T copy(const void* p) {
@@ -62,6 +62,7 @@ struct V {
     static constexpr int code_offset = 0;
     static inline i izero() { return i{}; }
     static inline i load_bytes(const void* p) { return copy<i>(p); }
+    static inline i iset(int32_t x) { return i{x, x, x, x}; }
     static inline i load_ints(const int32_t* p) { return copy<i>(p); }
     static inline bytes row_bytes(const std::byte* p) {
         bytes row;
@@ -81,8 +82,13 @@ struct V {
     }
     static inline int32_t isum(i x) { return x[0] + x[1] + x[2] + x[3]; }
     template <int R>
-    static inline void isums(const i* x, int32_t* out) {
-        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    static inline void isums(const i* x, i* out) {
+        static_assert(R == 4);
+        *out = i{isum(x[0]), isum(x[1]), isum(x[2]), isum(x[3])};
+    }
+    // Four floats of each of four rows, column by column.
+    static inline void columns(const float* const* rows, f* out) {
+        for (int c = 0; c < 4; ++c) out[c] = f{rows[0][c], rows[1][c], rows[2][c], rows[3][c]};
     }
     struct raw {
         uint8_t at[16];
@@ -94,6 +100,7 @@ struct V {
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(codes.at[b] >> Shift & ((1 << Bits) - 1));
         return row;
     }
+    static inline void store_codes(std::byte* p, const bytes& x) { __builtin_memcpy(p, x.at, sizeof x.at); }
     static inline i widen_bytes(const std::byte* p) { return i{int(p[0]), int(p[1]), int(p[2]), int(p[3])}; }
     static inline i iand15(i x) { return x & 15; }
     static inline i ishr4(i x) { return x >> 4; }
