@@ -13,7 +13,7 @@ struct V {
     struct bytes {
         __m256i value, magnitude;
     };
-    static constexpr int lanes = 8, panel_vectors = 2, tile_rows = 6, row_tile = 4, code_tile = 8;
+    static constexpr int lanes = 8, panel_vectors = 2, tile_rows = 6, row_tile = 4;
 
     static inline f zero() { return _mm256_setzero_ps(); }
     static inline f load(const float* p) { return _mm256_loadu_ps(p); }
@@ -62,12 +62,12 @@ struct V {
         s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
         return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
     }
-    template <int R>
-    static inline void isums(const i* x, i* out) {
-        static_assert(R == 8);
-        const i a = _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
-        const i b = _mm256_hadd_epi32(_mm256_hadd_epi32(x[4], x[5]), _mm256_hadd_epi32(x[6], x[7]));
-        *out = _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+    // The sums of four registers, in parts: lane by lane of 128 bits; and of eight registers, of the parts of four each.
+    static inline i four_sums(const i* x) {
+        return _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
+    }
+    static inline i join_sums(const i* x) {
+        return _mm256_add_epi32(_mm256_permute2x128_si256(x[0], x[1], 0x20), _mm256_permute2x128_si256(x[0], x[1], 0x31));
     }
     // Four floats of each of eight rows, column by column.
     static inline void columns(const float* const* rows, f* out) {

@@ -11,7 +11,7 @@ struct V {
     using f = __m512;
     using i = __m512i;
     using bytes = __m512i;
-    static constexpr int lanes = 16, panel_vectors = 3, tile_rows = 8, row_tile = 8, code_tile = 16;
+    static constexpr int lanes = 16, panel_vectors = 3, tile_rows = 8, row_tile = 8;
 
     static inline f zero() { return _mm512_setzero_ps(); }
     static inline f load(const float* p) { return _mm512_loadu_ps(p); }
@@ -44,18 +44,17 @@ struct V {
     }
     static inline i dot4(i sum, bytes row, i query) { return _mm512_dpbusd_epi32(sum, row, query); }
     static inline int32_t isum(i x) { return _mm512_reduce_add_epi32(x); }
-    // Sixteen sums across registers: in four steps that each halve the number of registers.
-    static inline i add_pairs(i a, i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
-    static inline i add_halves(i a, i b) { return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); }
-    template <int R>
-    static inline void isums(const i* x, i* out) {
-        static_assert(R == 16);
-        i four[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j, x += 4) four[j] = add_halves(add_pairs(x[0], x[1]), add_pairs(x[2], x[3]));
-        const i a = _mm512_add_epi32(_mm512_shuffle_i64x2(four[0], four[1], 0x44), _mm512_shuffle_i64x2(four[0], four[1], 0xee));
-        const i b = _mm512_add_epi32(_mm512_shuffle_i64x2(four[2], four[3], 0x44), _mm512_shuffle_i64x2(four[2], four[3], 0xee));
-        *out = _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+    // The sums of four registers, in parts: lane by lane of 128 bits.
+    static inline i four_sums(const i* x) {
+        const i a = _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+        const i b = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+        return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    }
+    // The sums of sixteen registers, of the parts of four each.
+    static inline i join_sums(const i* x) {
+        const i a = _mm512_add_epi32(_mm512_shuffle_i64x2(x[0], x[1], 0x44), _mm512_shuffle_i64x2(x[0], x[1], 0xee));
+        const i b = _mm512_add_epi32(_mm512_shuffle_i64x2(x[2], x[3], 0x44), _mm512_shuffle_i64x2(x[2], x[3], 0xee));
+        return _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
     }
     // Four floats of each of sixteen rows, column by column.
     static inline void columns(const float* const* rows, f* out) {

@@ -183,84 +183,86 @@ inline V::i packed_fields(V::i sum, V::raw codes, const int8_t* query) {
     return sum;
 }
 
-// Where rows lie: anywhere, or one after the other.
+// Where rows lie, and which ones to ask for while one is at hand: the tile after this, or what follows in memory, where
+// the processor's own prefetcher is too late.
 struct RowList {
     const std::byte* const* rows;
     inline const std::byte* operator[](size_t r) const { return rows[r]; }
     inline RowList from(size_t r) const { return {rows + r}; }
+    inline void prefetch(size_t r, size_t offset) const { __builtin_prefetch(rows[V::lanes + r] + offset); }
 };
 struct RowRun {
     const std::byte* first;
     size_t stride;
     inline const std::byte* operator[](size_t r) const { return first + r * stride; }
     inline RowRun from(size_t r) const { return {first + r * stride, stride}; }
+    inline void prefetch(size_t r, size_t offset) const { __builtin_prefetch(first + r * stride + offset + 4096); }
 };
 
-// A line takes two or three instructions a field, and the sums of as many rows as a register has lanes are brought into
-// one register, so that what is done with them is done for all at once. `Ahead`: rows from here to those to prefetch.
-template <int Bits, size_t Ahead, class Rows>
-inline void packed_tile(Rows rows, const PackedQuery& query, float* out) {
-    constexpr int R = V::code_tile, step = 4 * V::lanes, fields = 8 / Bits;
-    V::i sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = V::izero();
-    const int8_t* q = query.codes;
-    for (size_t line = 0; line < query.lines; ++line, q += fields * kCacheLine) {
-        if constexpr (Ahead > 0)
-            for (int r = 0; r < R; ++r) __builtin_prefetch(rows[Ahead + r] + line * kCacheLine);
+// A line takes two or three instructions a field. Four rows run side by side.
+template <int Bits, class Rows>
+inline V::i packed_sums(Rows rows, size_t lines, const int8_t* query) {
+    constexpr int step = 4 * V::lanes, fields = 8 / Bits;
+    V::i sum[4] = {V::izero(), V::izero(), V::izero(), V::izero()};
+    for (size_t at = 0; at < lines * kCacheLine; at += kCacheLine) {
+        for (int r = 0; r < 4; ++r) rows.prefetch(r, at);
         for (size_t b = 0; b < kCacheLine; b += step)
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) {
-                const std::byte* codes = rows[r] + line * kCacheLine + b;
+            for (int r = 0; r < 4; ++r) {
+                const std::byte* codes = rows[r] + at + b;
                 if constexpr (Bits == 8)
-                    sum[r] = V::dot4(sum[r], V::row_bytes(codes), V::load_bytes(q + b));
+                    sum[r] = V::dot4(sum[r], V::row_bytes(codes), V::load_bytes(query + at + b));
                 else
-                    sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), q + b);
+                    sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), query + fields * at + b);
             }
     }
-    V::i dots[R / V::lanes];
-    V::template isums<R>(sum, dots);
-    const V::i offset = V::iset(Bits == 8 ? (V::code_offset - 128) * query.sum : 0);
-    const V::f total = V::broadcast(static_cast<float>(query.sum)), factor = V::broadcast(query.factor);
-    const V::f weight = V::broadcast(query.weight), constant = V::broadcast(query.constant);
-#pragma GCC unroll 4
-    for (int g = 0; g < R / V::lanes; ++g) {
-        const float* ends[V::lanes];
-        for (int l = 0; l < V::lanes; ++l)
-            ends[l] = reinterpret_cast<const float*>(rows[g * V::lanes + l] + query.lines * kCacheLine) - 4;
-        V::f tail[4];  // the last four floats of each row, the last three of which are scale, low and bias
-        V::columns(ends, tail);
-        const V::f dot = V::to_float(V::isub(dots[g], offset));
-        const V::f scaled = V::fma(tail[1], dot, V::mul(tail[2], total));
-        const V::f rest = V::sub(constant, V::mul(weight, tail[3]));
-        V::store(out + g * V::lanes, V::fma(factor, scaled, rest));
-    }
+    return V::four_sums(sum);
 }
 
-template <int Bits, size_t Ahead, class Rows>
-inline void packed_rows(Rows rows, size_t n, const PackedQuery& query, float* out) {
-    constexpr int R = V::code_tile;
-    const std::byte* last[R];
-    float scores[R];
-    for (size_t i = 0; i < n; i += R) {
-        const Rows here = rows.from(i);
-        if (n - i >= R) {
-            packed_tile<Bits, Ahead>(here, query, out + i);
-            continue;
-        }
-        for (size_t r = 0; r < R; ++r) last[r] = here[r < n - i ? r : n - i - 1];
-        packed_tile<Bits, 0>(RowList{last}, query, scores);
-        for (size_t r = 0; i + r < n; ++r) out[i + r] = scores[r];
+// The sums of as many rows as a register has lanes come into one register, and what is done with them is done for all of
+// them at once.
+template <int Bits, class Rows>
+inline void packed_tile(Rows rows, size_t lines, const PackedQuery& query, float* out) {
+    V::i sums[V::lanes / 4];
+    const float* ends[V::lanes];
+#pragma GCC unroll 4
+    for (int g = 0; g < V::lanes; g += 4) {
+        const Rows four = rows.from(g);
+        sums[g / 4] = packed_sums<Bits>(four, lines, query.codes);
+        for (int r = 0; r < 4; ++r) ends[g + r] = reinterpret_cast<const float*>(four[r] + lines * kCacheLine) - 4;
     }
+    V::f tail[4];  // the last four floats of each row, the last three of which are scale, low and bias
+    V::columns(ends, tail);
+    V::i dots = V::join_sums(sums);
+    if constexpr (Bits == 8) dots = V::isub(dots, V::iset((V::code_offset - 128) * query.sum));
+    const V::f total = V::broadcast(static_cast<float>(query.sum));
+    const V::f scaled = V::fma(tail[1], V::to_float(dots), V::mul(tail[2], total));
+    const V::f rest = V::sub(V::broadcast(query.constant), V::mul(V::broadcast(query.weight), tail[3]));
+    V::store(out, V::fma(V::broadcast(query.factor), scaled, rest));
+}
+
+// `lines`: as a constant where it is one, which saves a quarter of the time.
+template <int Bits, class Rows>
+inline void packed_tiles(Rows rows, size_t n, size_t lines, const PackedQuery& query, float* out) {
+    for (; n >= V::lanes; n -= V::lanes, rows = rows.from(V::lanes), out += V::lanes)
+        packed_tile<Bits>(rows, lines, query, out);
+    if (n == 0) return;
+    const std::byte* last[2 * V::lanes];  // the last tile is filled up
+    float scores[V::lanes];
+    for (size_t r = 0; r < 2 * V::lanes; ++r) last[r] = rows[r < n ? r : n - 1];
+    packed_tile<Bits>(RowList{last}, lines, query, scores);
+    __builtin_memcpy(out, scores, n * sizeof(float));
 }
 
 template <int Bits>
 void packed_list(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
-    packed_rows<Bits, kMaxTile>(RowList{rows}, n, query, out);
+    if (query.lines == 1) return packed_tiles<Bits>(RowList{rows}, n, 1, query, out);
+    packed_tiles<Bits>(RowList{rows}, n, query.lines, query, out);
 }
 
 template <int Bits>
 void packed_run(const std::byte* first, size_t n, const PackedQuery& query, float* out) {
-    packed_rows<Bits, 4 * kMaxTile>(RowRun{first, query.lines * kCacheLine}, n, query, out);
+    if (query.lines == 1) return packed_tiles<Bits>(RowRun{first, kCacheLine}, n, 1, query, out);
+    packed_tiles<Bits>(RowRun{first, query.lines * kCacheLine}, n, query.lines, query, out);
 }
 
 template <int Bits, int Field>

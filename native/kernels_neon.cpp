@@ -11,7 +11,7 @@ struct V {
     using f = float32x4_t;
     using i = int32x4_t;
     using bytes = int8x16_t;
-    static constexpr int lanes = 4, panel_vectors = 3, tile_rows = 8, row_tile = 8, code_tile = 8;
+    static constexpr int lanes = 4, panel_vectors = 3, tile_rows = 8, row_tile = 8;
 
     static inline f zero() { return vdupq_n_f32(0); }
     static inline f load(const float* p) { return vld1q_f32(p); }
@@ -55,10 +55,8 @@ struct V {
 #endif
     }
     static inline int32_t isum(i x) { return vaddvq_s32(x); }
-    template <int R>
-    static inline void isums(const i* x, i* out) {
-        for (int r = 0; r < R; r += 4) out[r / 4] = vpaddq_s32(vpaddq_s32(x[r], x[r + 1]), vpaddq_s32(x[r + 2], x[r + 3]));
-    }
+    static inline i four_sums(const i* x) { return vpaddq_s32(vpaddq_s32(x[0], x[1]), vpaddq_s32(x[2], x[3])); }
+    static inline i join_sums(const i* x) { return *x; }
     // Four floats of each of four rows, column by column.
     static inline void columns(const float* const* rows, f* out) {
         const f x[4] = {vld1q_f32(rows[0]), vld1q_f32(rows[1]), vld1q_f32(rows[2]), vld1q_f32(rows[3])};

@@ -10,7 +10,7 @@ struct V {
     struct bytes {
         int8_t at[16];
     };
-    static constexpr int lanes = 4, panel_vectors = 2, tile_rows = 4, row_tile = 4, code_tile = 4;
+    static constexpr int lanes = 4, panel_vectors = 2, tile_rows = 4, row_tile = 4;
 
     template <class T>
     static inline T copy(const void* p) {
@@ -81,11 +81,8 @@ struct V {
         return sum;
     }
     static inline int32_t isum(i x) { return x[0] + x[1] + x[2] + x[3]; }
-    template <int R>
-    static inline void isums(const i* x, i* out) {
-        static_assert(R == 4);
-        *out = i{isum(x[0]), isum(x[1]), isum(x[2]), isum(x[3])};
-    }
+    static inline i four_sums(const i* x) { return i{isum(x[0]), isum(x[1]), isum(x[2]), isum(x[3])}; }
+    static inline i join_sums(const i* x) { return *x; }
     // Four floats of each of four rows, column by column.
     static inline void columns(const float* const* rows, f* out) {
         for (int c = 0; c < 4; ++c) out[c] = f{rows[0][c], rows[1][c], rows[2][c], rows[3][c]};

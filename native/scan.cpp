@@ -151,7 +151,7 @@ void scan_group(const VectorStore& store, const RowSet& rows, const float* queri
     const bool again = approximate || panels;
     const std::unique_ptr<Queries> exact = again ? finest.codec->prepare(queries, n, false) : nullptr;
     parallel(n, again ? threads : 1, interrupt, [&](size_t q, size_t) {
-        std::vector<Candidate> found = best[q].take();
+        std::vector<Candidate> found = again ? best[q].take_any() : best[q].take();
         if (again) rescore(finest, *exact, q, found);
         for (size_t i = 0; i < std::min(k, found.size()); ++i) {
             ids[q * k + i] = found[i].id;
