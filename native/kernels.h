@@ -126,6 +126,7 @@ struct Kernels {
 const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_avx512vbmi();
 const Kernels& kernels_neon();
 
 const Kernels& kernels();  // those of the active instruction set
