@@ -44,7 +44,11 @@ public:
     }
     explicit operator bool() const { return n_ > 0; }
     const float* operator[](size_t r) const { return reinterpret_cast<const float*>(rows_[r]); }
-    void multiply(const float* padded, float* out) const { kernels().dot_f32(rows_.data(), n_, padded, width_, out); }
+    // Vectors, as many as fit in a panel, side by side: packed[d * width + vector], out[row * width + vector].
+    void multiply(const float* packed, size_t width, size_t dim, float* out) const {
+        const size_t n = round_up(n_, kernels().tile_rows);
+        kernels().panel_dot_f32(rows_.data(), n, packed, width / kernels().lanes, dim, out, width);
+    }
 
 private:
     size_t width_ = 0, n_ = 0;
@@ -215,23 +219,28 @@ public:
     size_t candidates(size_t k) const override { return k * form_.per_result + form_.at_least; }
     bool runs() const override { return true; }
 
-    void encode(const float* vector, std::byte* code, float*) const override {
-        thread_local std::vector<float> centred, values;
-        thread_local std::vector<std::byte> codes;
-        centre(vector, centred);
-        const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
-        if (base_) {
-            values.assign(padded_, 0);
-            base_.multiply(centred.data(), values.data());
+    void encode(const float* vector, std::byte* code, float* factors) const override {
+        encode_all(vector, 1, dim_, code, factors);
+    }
+
+    // The learned matrix is read once for a panel of vectors.
+    void encode_all(const float* vectors, size_t n, size_t, std::byte* codes, float*) const override {
+        thread_local std::vector<float> centred, packed, products;
+        const size_t wide = base_ ? kernels().panel_vectors * kernels().lanes : 1;
+        for (size_t first = 0; first < n; first += wide) {
+            const size_t count = std::min(wide, n - first), width = base_ ? round_up(count, kernels().lanes) : 1;
+            if (base_) {
+                packed.assign(dim_ * width, 0);
+                products.resize(round_up(components_, kernels().tile_rows) * width);
+                for (size_t i = 0; i < count; ++i)
+                    for (size_t d = 0; d < dim_; ++d) packed[d * width + i] = vectors[(first + i) * dim_ + d] - mean_[d];
+                base_.multiply(packed.data(), width, dim_, products.data());
+            }
+            for (size_t i = 0; i < count; ++i) {
+                centre(vectors + (first + i) * dim_, centred);
+                encode(centred, products.data() + i, width, codes + (first + i) * code_bytes());
+            }
         }
-        float* y = base_ ? values.data() : centred.data();
-        codes.assign(layout_.codes(), std::byte{0});
-        const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
-        std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
-        layout_.pack(codes.data(), code);
-        const float tail[3] = {scale, low, norm};
-        static_assert(sizeof tail == kPackedTail);
-        std::memcpy(code + layout_.bytes() - kPackedTail, tail, sizeof tail);
     }
 
     void decode(const std::byte* code, const float*, float* vector) const override {
@@ -278,6 +287,24 @@ public:
     }
 
 private:
+    // A vector less the mean, and its products with the learned matrix, if there is any, `stride` apart.
+    void encode(std::vector<float>& centred, const float* products, size_t stride, std::byte* code) const {
+        thread_local std::vector<float> values;
+        thread_local std::vector<std::byte> codes;
+        const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
+        if (base_) {
+            values.assign(padded_, 0);
+            for (size_t c = 0; c < components_; ++c) values[c] = products[c * stride];
+        }
+        float* y = base_ ? values.data() : centred.data();
+        codes.assign(layout_.codes(), std::byte{0});
+        const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
+        std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
+        layout_.pack(codes.data(), code);
+        const float tail[3] = {scale, low, norm};
+        static_assert(sizeof tail == kPackedTail);
+        std::memcpy(code + layout_.bytes() - kPackedTail, tail, sizeof tail);
+    }
     void centre(const float* vector, std::vector<float>& to) const {
         to.assign(width_, 0);
         for (size_t d = 0; d < dim_; ++d) to[d] = vector[d] - mean_[d];
