@@ -58,7 +58,8 @@ public:
     virtual void encode(const float* vector, std::byte* code, float* factors) const = 0;
     // Vectors [n, dim] at once, to the very same codes.
     virtual void encode_all(const float* vectors, size_t n, size_t dim, std::byte* codes, float* factors) const {
-        for (size_t i = 0; i < n; ++i) encode(vectors + i * dim, codes + i * code_bytes(), factors + i * this->factors());
+        const size_t stride = code_bytes(), kept = this->factors();
+        for (size_t i = 0; i < n; ++i) encode(vectors + i * dim, codes + i * stride, factors + i * kept);
     }
     virtual void decode(const std::byte* code, const float* factors, float* vector) const = 0;
     virtual std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool panels) const = 0;

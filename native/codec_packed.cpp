@@ -113,7 +113,7 @@ struct Layout {
 
     size_t bytes() const { return lines * kLine; }
     size_t codes() const { return lines * kLine * fields; }  // that a row has room for, and some more
-    size_t kernel() const { return std::countr_zero(static_cast<unsigned>(bits)); }
+    size_t kernel() const { return std::countr_zero(static_cast<unsigned>(bits)); }  // of those kept by bits
 
     // Calls f(component, line, field, n): n components from that one on lie in the same field of a line.
     template <class F>
@@ -124,8 +124,8 @@ struct Layout {
             for (size_t field = 0; field < fields; ++field, i += used) f(i, line, field, used);
         }
     }
-    // Codes, one a byte, to a row, eight at a time: no shift leaves its byte. It goes beyond what is used in the last line,
-    // into the tail of the row, which comes after.
+    // Codes, one a byte, to a row, eight at a time: no shift leaves its byte. It goes beyond what is used in the last
+    // line, into the tail of the row, which comes after.
     void pack(const std::byte* codes, std::byte* row) const {
         std::memset(row, 0, bytes());
         each([&](size_t i, size_t line, size_t field, size_t) {
@@ -185,7 +185,7 @@ public:
             kernels().unpack[layout_.kernel()](block.rows[r], layout_.lines, to);
             float* tail = factors.data() + 3 * r;
             std::memcpy(tail, block.rows[r] + layout_.bytes() - kPackedTail, kPackedTail);
-            tail[2] *= prepared_[0].weight;
+            tail[2] *= prepared_[0].weight;  // the same for all queries
             rows[r] = to;
         }
         side_by_side_.score(first, vectors, {rows.data(), factors.data(), n}, out, ld);

@@ -218,8 +218,8 @@ inline V::i packed_sums(Rows rows, size_t lines, const int8_t* query) {
     return V::four_sums(sum);
 }
 
-// The sums of as many rows as a register has lanes come into one register, and what is done with them is done for all of
-// them at once.
+// The sums of as many rows as a register has lanes come into one register, and what is done with them is done for all
+// of them at once.
 template <int Bits, class Rows>
 inline void packed_tile(Rows rows, size_t lines, const PackedQuery& query, float* out) {
     V::i sums[V::lanes / 4];

@@ -19,8 +19,8 @@ inline bool better(const Candidate& a, const Candidate& b) {
     return a.score != b.score ? a.score > b.score : a.id < b.id;
 }
 
-// Collects up to 2k candidates, then drops about the worse half: cheaper than a heap, and the threshold that the kernels
-// compare with stays in one place.
+// Collects up to 2k candidates, then drops about the worse half: cheaper than a heap, and the threshold that the
+// kernels compare with stays in one place.
 class TopK {
 public:
     explicit TopK(size_t k) : k_(k), enough_(k + k / 4) {}
@@ -59,8 +59,8 @@ private:
         return n;
     }
 
-    // Looks for a score that k or a few more reach, by halving the interval where it lies: without a branch that nothing
-    // could foretell, which a selection is full of.
+    // Looks for a score that k or a few more reach, by halving the interval where it lies: without the branches that
+    // nothing could foretell, which a selection is full of.
     void prune() {
         int32_t least = keys_[0], most = keys_[0];
         for (const int32_t key : keys_) least = std::min(least, key), most = std::max(most, key);
