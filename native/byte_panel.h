@@ -10,9 +10,10 @@ namespace rag {
 
 class ByteQueries {
 public:
-    // n queries of so many components, for rows whose byte `zero` stands for zero.
-    ByteQueries(size_t n, size_t components, int32_t zero)
+    // n queries of so many components, for rows whose byte `zero` stands for zero; `small`: no byte is above 15.
+    ByteQueries(size_t n, size_t components, int32_t zero, bool small)
         : kernels_(kernels()), padded_(round_up(n, kernels_.lanes)), quads_((components + 3) / 4), zero_(zero),
+          small_(small),
           codes_(padded_ * quads_ * 4), sums_(padded_), factors_(padded_), constants_(padded_) {}
 
     // `codes` are padded with zeros to a multiple of four.
@@ -31,14 +32,15 @@ public:
         const size_t query = first * kernels_.lanes;
         const BytePanel panel{codes_.data() + query * quads_ * 4, sums_.data() + query, factors_.data() + query,
                               constants_.data() + query, zero_};
-        kernels_.panel_bytes(block.rows, block.factors, round_up(block.n, kernels_.tile_rows), panel, vectors, quads_,
-                             out, ld);
+        kernels_.panel_bytes[small_](block.rows, block.factors, round_up(block.n, kernels_.tile_rows), panel, vectors,
+                                     quads_, out, ld);
     }
 
 private:
     const Kernels& kernels_;
     size_t padded_, quads_;
     int32_t zero_;
+    bool small_;
     std::vector<int8_t> codes_;
     std::vector<int32_t> sums_;
     std::vector<float> factors_, constants_;

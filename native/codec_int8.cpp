@@ -31,7 +31,7 @@ float quantise(const float* vector, size_t dim, Write write) {
 class Int8Queries : public Queries {
 public:
     Int8Queries(const float* queries, size_t n, size_t dim, size_t width, Metric metric, bool panels)
-        : width_(width), codes_(n * width), side_by_side_(panels ? n : 0, dim, kZero) {
+        : width_(width), codes_(n * width), side_by_side_(panels ? n : 0, dim, kZero, false) {
         for (size_t q = 0; q < n; ++q) {
             int8_t* codes = codes_.data() + q * width;
             int32_t sum = 0;

@@ -149,7 +149,7 @@ class PackedQueries : public Queries {
 public:
     PackedQueries(size_t n, size_t components, const Layout& layout, bool panels)
         : layout_(layout), width_(round_up(components, kUnit)), codes_(n * layout.codes()), bytes_(layout.codes()),
-          side_by_side_(panels ? n : 0, components, 0), panels_(panels) {}
+          side_by_side_(panels ? n : 0, components, 0, layout.bits < 8), panels_(panels) {}
 
     // `values` are padded with zeros to a multiple of kUnit.
     void add(const float* values, float factor, float weight, float constant) {

@@ -87,8 +87,9 @@ struct Kernels {
 
     void (*dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
                    float* out);
-    void (*panel_bytes)(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
-                        size_t vectors, size_t quads, float* out, size_t ld);
+    // The second takes bytes below 16.
+    void (*panel_bytes[2])(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
+                           size_t vectors, size_t quads, float* out, size_t ld);
 
     // By bits: 1, 2, 4, 8. The second takes rows that lie one after the other.
     void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);

@@ -48,11 +48,6 @@ struct V {
     static inline i iset(int32_t x) { return _mm256_set1_epi32(x); }
     static inline i load_ints(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
     static inline bytes row_bytes(const std::byte* p) { return signed_row(_mm256_loadu_si256((const __m256i*)p)); }
-    static inline bytes broadcast_bytes(const std::byte* p) {
-        int32_t quad;
-        __builtin_memcpy(&quad, p, 4);
-        return signed_row(_mm256_set1_epi32(quad));
-    }
     static inline i dot4(i sum, const bytes& row, i query) {
         const __m256i pairs = _mm256_maddubs_epi16(row.magnitude, _mm256_sign_epi8(query, row.value));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -89,6 +84,15 @@ struct V {
     struct small {
         __m256i value;
     };
+    template <bool Small>
+    static inline auto broadcast_quad(const std::byte* p) {
+        int32_t quad;
+        __builtin_memcpy(&quad, p, 4);
+        if constexpr (Small)
+            return small{_mm256_set1_epi32(quad)};
+        else
+            return signed_row(_mm256_set1_epi32(quad));
+    }
     static inline raw load_raw(const std::byte* p) { return _mm256_loadu_si256((const __m256i*)p); }
     template <int Shift, int Bits>
     static inline small field(raw codes) {

@@ -37,7 +37,8 @@ struct V {
     static inline i iset(int32_t x) { return _mm512_set1_epi32(x); }
     static inline i load_ints(const int32_t* p) { return _mm512_loadu_si512(p); }
     static inline bytes row_bytes(const std::byte* p) { return _mm512_loadu_si512(p); }
-    static inline bytes broadcast_bytes(const std::byte* p) {
+    template <bool>
+    static inline bytes broadcast_quad(const std::byte* p) {
         int32_t quad;
         __builtin_memcpy(&quad, p, 4);
         return _mm512_set1_epi32(quad);

@@ -117,7 +117,8 @@ void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size
     for (; i < n; ++i) rows_tile_i8<1>(rows + i, row_factors + 2 * i, query, width, out + i);
 }
 
-template <int N>
+// `Small`: codes of at most 4 bits, which some processors multiply in fewer instructions.
+template <bool Small, int N>
 inline void panel_tile_bytes(const std::byte* const* rows, const float* row_factors, BytePanel queries, size_t quads,
                              float* out, size_t ld) {
     constexpr int R = V::tile_rows;
@@ -129,7 +130,7 @@ inline void panel_tile_bytes(const std::byte* const* rows, const float* row_fact
         V::i q[N];
         for (int v = 0; v < N; ++v) q[v] = V::load_bytes(packed + 4 * v * V::lanes);
         for (int r = 0; r < R; ++r) {
-            const V::bytes x = V::broadcast_bytes(rows[r] + 4 * d);
+            const auto x = V::template broadcast_quad<Small>(rows[r] + 4 * d);
             for (int v = 0; v < N; ++v) sum[r][v] = V::dot4(sum[r][v], x, q[v]);
         }
     }
@@ -137,7 +138,7 @@ inline void panel_tile_bytes(const std::byte* const* rows, const float* row_fact
 #pragma GCC unroll 16
     for (int v = 0; v < N; ++v) {
         const V::i sums = V::load_ints(queries.sums + v * V::lanes);
-        const V::i offset = V::imul(sums, V::code_offset + queries.zero - 128);
+        const V::i offset = V::imul(sums, Small ? queries.zero : V::code_offset + queries.zero - 128);
         const V::f total = V::to_float(sums), factor = V::load(queries.factors + v * V::lanes);
         const V::f constant = V::load(queries.constants + v * V::lanes);
 #pragma GCC unroll 16
@@ -151,6 +152,7 @@ inline void panel_tile_bytes(const std::byte* const* rows, const float* row_fact
     }
 }
 
+template <bool Small>
 void panel_kernel_bytes(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
                         size_t vectors, size_t quads, float* out, size_t ld) {
     for (size_t i = 0; i < n; i += V::tile_rows) {
@@ -158,9 +160,9 @@ void panel_kernel_bytes(const std::byte* const* rows, const float* row_factors, 
         for (size_t v = 0; v < vectors; v += V::panel_vectors) {
             float* to = out + i * ld + v * V::lanes;
             switch (vectors - v) {
-                case 1: panel_tile_bytes<1>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
-                case 2: panel_tile_bytes<2>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
-                default: panel_tile_bytes<V::panel_vectors>(rows + i, row_factors + 3 * i, panel, quads, to, ld);
+                case 1: panel_tile_bytes<Small, 1>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                case 2: panel_tile_bytes<Small, 2>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                default: panel_tile_bytes<Small, V::panel_vectors>(rows + i, row_factors + 3 * i, panel, quads, to, ld);
             }
             panel.codes += quads * 4 * V::panel_vectors * V::lanes;
             panel.sums += V::panel_vectors * V::lanes;
@@ -501,7 +503,7 @@ constexpr Kernels kTable{
     panel_kernel<Dot>,
     panel_kernel<L2>,
     rows_kernel_i8,
-    panel_kernel_bytes,
+    {panel_kernel_bytes<false>, panel_kernel_bytes<V::code_offset == 0>},
     {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
     {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
     {unpack<1>, unpack<2>, unpack<4>, unpack<8>},

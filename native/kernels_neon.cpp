@@ -39,10 +39,12 @@ struct V {
     static inline i iset(int32_t x) { return vdupq_n_s32(x); }
     static inline i load_ints(const int32_t* p) { return vld1q_s32(p); }
     static inline bytes row_bytes(const std::byte* p) { return signed_row(vld1q_u8((const uint8_t*)p)); }
-    static inline bytes broadcast_bytes(const std::byte* p) {
+    template <bool Small>
+    static inline bytes broadcast_quad(const std::byte* p) {
         uint32_t quad;
         __builtin_memcpy(&quad, p, 4);
-        return signed_row(vreinterpretq_u8_u32(vdupq_n_u32(quad)));
+        const uint8x16_t codes = vreinterpretq_u8_u32(vdupq_n_u32(quad));
+        return Small ? vreinterpretq_s8_u8(codes) : signed_row(codes);
     }
     static inline i dot4(i sum, bytes row, i query) {
         const int8x16_t q = vreinterpretq_s8_s32(query);

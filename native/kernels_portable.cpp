@@ -69,9 +69,10 @@ struct V {
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b]) - 128);
         return row;
     }
-    static inline bytes broadcast_bytes(const std::byte* p) {
+    template <bool Small>
+    static inline bytes broadcast_quad(const std::byte* p) {
         bytes row;
-        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b % 4]) - 128);
+        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b % 4]) - (Small ? 0 : 128));
         return row;
     }
     static inline i dot4(i sum, const bytes& row, i query) {

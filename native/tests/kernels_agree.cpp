@@ -115,7 +115,7 @@ void check_int8(const Kernels& own) {
             packed[(d / 4 * wide + q) * 4 + d % 4] = queries[q * kDim + d];
             sums[q] += queries[q * kDim + d];
         }
-    own.panel_bytes(rows.data(), threes.data(), kRows, {packed.data(), sums.data(), scales.data(), constants.data(), 128},
+    own.panel_bytes[0](rows.data(), threes.data(), kRows, {packed.data(), sums.data(), scales.data(), constants.data(), 128},
                     own.panel_vectors, kDim / 4, out.data(), wide);
     for (size_t q = 0; q < wide; ++q) {
         const Int8Query query{&queries[q * kDim], sums[q], scales[q]};
@@ -153,7 +153,7 @@ void check_unpacked(const Kernels& own, int b, const Bytes& codes, const std::ve
         scales[q] = 0.001f * static_cast<float>(q + 1);
         constants[q] = static_cast<float>(q);
     }
-    own.panel_bytes(unpacked.data(), factors.data(), kRows,
+    own.panel_bytes[b < 3](unpacked.data(), factors.data(), kRows,
                     {packed.data(), sums.data(), scales.data(), constants.data(), 0}, own.panel_vectors, quads,
                     out.data(), wide);
     for (size_t q = 0; q < wide; ++q) {
