@@ -69,8 +69,7 @@ nb::tuple sum_by_centroid(const FloatMatrix& vectors, const FloatCube& centroids
 
 void add_vectors(VectorStore& store, const IdArray& ids, const FloatMatrix& vectors) {
     const nb::gil_scoped_release release;
-    const std::unique_lock lock(store.mutex());
-    store.add(span(ids), vectors.data());
+    store.add(span(ids), vectors.data(), thread_count(0), signals());
 }
 
 size_t remove_ids(VectorStore& store, const IdArray& ids) {

@@ -26,6 +26,7 @@ struct Block {
     const std::byte* const* rows;
     const float* factors;  // as many for each row as the codec keeps
     size_t n;
+    const std::byte* run = nullptr;  // the first of n that lie one after the other; `rows` does not count then
 };
 
 // Queries made ready for one codec.
@@ -52,8 +53,14 @@ public:
     virtual std::string_view exact() const { return ""; }  // the codec that re-ranks what this one finds, if any
     virtual size_t candidates(size_t k) const { return k; }  // how many of this codec's best should be ranked again
     virtual bool panels() const { return true; }             // whether Queries::panel is there
+    virtual bool runs() const { return false; }              // whether Queries::rows takes Block::run
 
     virtual void encode(const float* vector, std::byte* code, float* factors) const = 0;
+    // Vectors [n, dim] at once, to the very same codes.
+    virtual void encode_all(const float* vectors, size_t n, size_t dim, std::byte* codes, float* factors) const {
+        const size_t stride = code_bytes(), kept = this->factors();
+        for (size_t i = 0; i < n; ++i) encode(vectors + i * dim, codes + i * stride, factors + i * kept);
+    }
     virtual void decode(const std::byte* code, const float* factors, float* vector) const = 0;
     virtual std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool panels) const = 0;
 };

@@ -1,11 +1,12 @@
 // Packed codes of 1, 2, 4 or 8 bits a component, in whole cache lines with the vector's own scale at their end: what a
 // first pass reads. A learned matrix may turn or shorten vectors before (RaBitQ, LeanVec).
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "codec.h"
+#include "byte_panel.h"
 
 namespace rag {
 
@@ -43,7 +44,11 @@ public:
     }
     explicit operator bool() const { return n_ > 0; }
     const float* operator[](size_t r) const { return reinterpret_cast<const float*>(rows_[r]); }
-    void multiply(const float* padded, float* out) const { kernels().dot_f32(rows_.data(), n_, padded, width_, out); }
+    // Vectors, as many as fit in a panel, side by side: packed[d * width + vector], out[row * width + vector].
+    void multiply(const float* packed, size_t width, size_t dim, float* out) const {
+        const size_t n = round_up(n_, kernels().tile_rows);
+        kernels().panel_dot_f32(rows_.data(), n, packed, width / kernels().lanes, dim, out, width);
+    }
 
 private:
     size_t width_ = 0, n_ = 0;
@@ -108,6 +113,7 @@ struct Layout {
 
     size_t bytes() const { return lines * kLine; }
     size_t codes() const { return lines * kLine * fields; }  // that a row has room for, and some more
+    size_t kernel() const { return std::countr_zero(static_cast<unsigned>(bits)); }  // of those kept by bits
 
     // Calls f(component, line, field, n): n components from that one on lie in the same field of a line.
     template <class F>
@@ -118,23 +124,14 @@ struct Layout {
             for (size_t field = 0; field < fields; ++field, i += used) f(i, line, field, used);
         }
     }
-    // Codes, one a byte, to a row and back, eight at a time: no shift leaves its byte. Both go beyond what is used in
-    // the last line, into the tail of the row or into the next codes, which come after.
+    // Codes, one a byte, to a row, eight at a time: no shift leaves its byte. It goes beyond what is used in the last
+    // line, into the tail of the row, which comes after.
     void pack(const std::byte* codes, std::byte* row) const {
         std::memset(row, 0, bytes());
         each([&](size_t i, size_t line, size_t field, size_t) {
             for (size_t b = 0; b < kLine; b += 8) {
                 const uint64_t word = load(row + line * kLine + b) | load(codes + i + b) << field * bits;
                 std::memcpy(row + line * kLine + b, &word, 8);
-            }
-        });
-    }
-    void unpack(const std::byte* row, std::byte* codes) const {
-        const uint64_t mask = 0x0101010101010101u * ((1u << bits) - 1);
-        each([&](size_t i, size_t line, size_t field, size_t) {
-            for (size_t b = 0; b < kLine; b += 8) {
-                const uint64_t word = load(row + line * kLine + b) >> field * bits & mask;
-                std::memcpy(codes + i + b, &word, 8);
             }
         });
     }
@@ -150,31 +147,58 @@ struct Layout {
 
 class PackedQueries : public Queries {
 public:
-    PackedQueries(size_t n, const Layout& layout)
-        : kernel_(kernels().dot_packed[layout.bits == 1 ? 0 : layout.bits == 2 ? 1 : layout.bits == 4 ? 2 : 3]),
-          layout_(layout), codes_(n * layout.codes()), bytes_(layout.codes()) {}
+    PackedQueries(size_t n, size_t components, const Layout& layout, bool panels)
+        : layout_(layout), width_(round_up(components, kUnit)), codes_(n * layout.codes()), bytes_(layout.codes()),
+          side_by_side_(panels ? n : 0, components, 0, layout.bits < 8), panels_(panels) {}
 
     // `values` are padded with zeros to a multiple of kUnit.
-    void add(const float* values, size_t width, float factor, float weight, float constant) {
-        int8_t* codes = codes_.data() + prepared_.size() * layout_.codes();
-        const auto [scale, sum] = to_bytes(values, width, bytes_.data());
+    void add(const float* values, float factor, float weight, float constant) {
+        const size_t query = prepared_.size();
+        int8_t* codes = codes_.data() + query * layout_.codes();
+        const auto [scale, sum] = to_bytes(values, width_, bytes_.data());
         layout_.each([&](size_t i, size_t line, size_t field, size_t n) {
             std::memcpy(codes + (line * layout_.fields + field) * kLine, bytes_.data() + i, n);
         });
         prepared_.push_back({codes, layout_.lines, sum, factor * scale, weight, constant});
+        if (panels_)
+            side_by_side_.set(query, reinterpret_cast<const int8_t*>(bytes_.data()), sum, factor * scale, constant);
     }
 
     void rows(size_t query, const Block& block, float* out) const override {
-        kernel_(block.rows, block.n, prepared_[query], out);
+        if (block.run)
+            kernels().dot_packed_run[layout_.kernel()](block.run, block.n, prepared_[query], out);
+        else
+            kernels().dot_packed[layout_.kernel()](block.rows, block.n, prepared_[query], out);
     }
-    void panel(size_t, size_t, const Block&, float*, size_t) const override {}
+
+    // Rows are unpacked once for all the queries.
+    void panel(size_t first, size_t vectors, const Block& block, float* out, size_t ld) const override {
+        thread_local std::vector<std::byte> bytes;
+        thread_local std::vector<const std::byte*> rows;
+        thread_local std::vector<float> factors;
+        const size_t n = round_up(block.n, kernels().tile_rows);
+        bytes.resize(n * width_ + layout_.codes() + kLine);
+        rows.resize(n);
+        factors.resize(3 * n);
+        for (size_t r = 0; r < n; ++r) {
+            std::byte* to = bytes.data() + r * width_;  // what is written beyond it the next row overwrites
+            kernels().unpack[layout_.kernel()](block.rows[r], layout_.lines, to);
+            float* tail = factors.data() + 3 * r;
+            std::memcpy(tail, block.rows[r] + layout_.bytes() - kPackedTail, kPackedTail);
+            tail[2] *= prepared_[0].weight;  // the same for all queries
+            rows[r] = to;
+        }
+        side_by_side_.score(first, vectors, {rows.data(), factors.data(), n}, out, ld);
+    }
 
 private:
-    void (*kernel_)(const std::byte* const*, size_t, const PackedQuery&, float*);
     Layout layout_;
+    size_t width_;
     std::vector<int8_t> codes_;
     std::vector<std::byte> bytes_;  // of one query, by component; zeros beyond the last
     std::vector<PackedQuery> prepared_;
+    ByteQueries side_by_side_;
+    bool panels_;
 };
 
 class Packed : public Codec {
@@ -193,25 +217,30 @@ public:
     size_t code_bytes() const override { return layout_.bytes(); }
     std::string_view exact() const override { return form_.exact; }
     size_t candidates(size_t k) const override { return k * form_.per_result + form_.at_least; }
-    bool panels() const override { return false; }
+    bool runs() const override { return true; }
 
-    void encode(const float* vector, std::byte* code, float*) const override {
-        thread_local std::vector<float> centred, values;
-        thread_local std::vector<std::byte> codes;
-        centre(vector, centred);
-        const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
-        if (base_) {
-            values.assign(padded_, 0);
-            base_.multiply(centred.data(), values.data());
+    void encode(const float* vector, std::byte* code, float* factors) const override {
+        encode_all(vector, 1, dim_, code, factors);
+    }
+
+    // The learned matrix is read once for a panel of vectors.
+    void encode_all(const float* vectors, size_t n, size_t, std::byte* codes, float*) const override {
+        thread_local std::vector<float> centred, packed, products;
+        const size_t wide = base_ ? kernels().panel_vectors * kernels().lanes : 1;
+        for (size_t first = 0; first < n; first += wide) {
+            const size_t count = std::min(wide, n - first), width = base_ ? round_up(count, kernels().lanes) : 1;
+            if (base_) {
+                packed.assign(dim_ * width, 0);
+                products.resize(round_up(components_, kernels().tile_rows) * width);
+                for (size_t i = 0; i < count; ++i)
+                    for (size_t d = 0; d < dim_; ++d) packed[d * width + i] = vectors[(first + i) * dim_ + d] - mean_[d];
+                base_.multiply(packed.data(), width, dim_, products.data());
+            }
+            for (size_t i = 0; i < count; ++i) {
+                centre(vectors + (first + i) * dim_, centred);
+                encode(centred, products.data() + i, width, codes + (first + i) * code_bytes());
+            }
         }
-        float* y = base_ ? values.data() : centred.data();
-        codes.assign(layout_.codes(), std::byte{0});
-        const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
-        std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
-        layout_.pack(codes.data(), code);
-        const float tail[3] = {scale, low, norm};
-        static_assert(sizeof tail == kPackedTail);
-        std::memcpy(code + layout_.bytes() - kPackedTail, tail, sizeof tail);
     }
 
     void decode(const std::byte* code, const float*, float* vector) const override {
@@ -219,8 +248,8 @@ public:
         thread_local std::vector<float> values;
         float tail[3];
         std::memcpy(tail, code + layout_.bytes() - kPackedTail, sizeof tail);
-        codes.resize(layout_.codes());
-        layout_.unpack(code, codes.data());
+        codes.resize(layout_.codes() + kLine);
+        kernels().unpack[layout_.kernel()](code, layout_.lines, codes.data());
         values.assign(padded_, 0);
         const float* offset = base_ ? values.data() : mean_.data();
         kernels().dequantize(codes.data(), padded_, tail[0], tail[1], offset, values.data());
@@ -233,8 +262,8 @@ public:
             for (size_t d = 0; d < dim_; ++d) vector[d] += values[r] * base_[r][d];
     }
 
-    std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool) const override {
-        auto prepared = std::make_unique<PackedQueries>(n, layout_);
+    std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool panels) const override {
+        auto prepared = std::make_unique<PackedQueries>(n, components_, layout_, panels);
         std::vector<float> query, values;
         const bool far = metric_ == Metric::l2;
         for (size_t i = 0; i < n; ++i) {
@@ -252,12 +281,30 @@ public:
                 query_.multiply(query.data(), width_, values.data());
             }
             const float* z = query_ ? values.data() : query.data();
-            prepared->add(z, padded_, far ? 2.0f : 1.0f, far ? 1.0f : 0.0f, constant);
+            prepared->add(z, far ? 2.0f : 1.0f, far ? 1.0f : 0.0f, constant);
         }
         return prepared;
     }
 
 private:
+    // A vector less the mean, and its products with the learned matrix, if there is any, `stride` apart.
+    void encode(std::vector<float>& centred, const float* products, size_t stride, std::byte* code) const {
+        thread_local std::vector<float> values;
+        thread_local std::vector<std::byte> codes;
+        const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
+        if (base_) {
+            values.assign(padded_, 0);
+            for (size_t c = 0; c < components_; ++c) values[c] = products[c * stride];
+        }
+        float* y = base_ ? values.data() : centred.data();
+        codes.assign(layout_.codes(), std::byte{0});
+        const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
+        std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});
+        layout_.pack(codes.data(), code);
+        const float tail[3] = {scale, low, norm};
+        static_assert(sizeof tail == kPackedTail);
+        std::memcpy(code + layout_.bytes() - kPackedTail, tail, sizeof tail);
+    }
     void centre(const float* vector, std::vector<float>& to) const {
         to.assign(width_, 0);
         for (size_t d = 0; d < dim_; ++d) to[d] = vector[d] - mean_[d];

@@ -17,8 +17,11 @@ std::vector<Isa> detect() {
         // Without VNNI the AVX2 kernels serve: the first AVX-512 machines lower their clock for wide registers.
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vnni"))
+            __builtin_cpu_supports("avx512vnni")) {
             found.push_back(Isa::avx512);
+            if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni"))
+                found.push_back(Isa::avx512vbmi);
+        }
     }
 #elif defined(__aarch64__)
     found.push_back(Isa::neon);  // part of every 64-bit ARM
@@ -37,6 +40,7 @@ std::string_view name(Isa isa) {
     switch (isa) {
         case Isa::avx2: return "avx2";
         case Isa::avx512: return "avx512";
+        case Isa::avx512vbmi: return "avx512vbmi";
         case Isa::neon: return "neon";
         default: return "portable";
     }

@@ -6,7 +6,7 @@
 
 namespace rag {
 
-enum class Isa { portable, avx2, avx512, neon };
+enum class Isa { portable, avx2, avx512, avx512vbmi, neon };
 
 std::string_view name(Isa isa);
 std::vector<Isa> available_isas();  // usable on this machine, best last

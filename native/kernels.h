@@ -23,10 +23,16 @@ struct Int8Query {
     int32_t sum;
     float factor;
 };
-struct Int8Panel {
-    const int8_t* codes;   // [dim / 4][query][4] within each group of panel_vectors * lanes queries
-    const int32_t* sums;   // by query
-    const float* factors;  // by query
+
+// Many queries for rows of unsigned bytes with three factors each (scale, low, bias). A score is
+// factor * (scale * <byte - zero, query> + low * sum) + (constant - bias), computed in the very order in which the rows
+// kernels compute theirs.
+struct BytePanel {
+    const int8_t* codes;      // [dim / 4][query][4] within each group of panel_vectors * lanes queries
+    const int32_t* sums;      // of the codes, by query
+    const float* factors;     // by query
+    const float* constants;   // by query
+    int32_t zero;             // the byte that stands for zero
 };
 
 // Packed codes: lines of 64 bytes. A byte holds 8 / bits fields, the lowest bits first; components go through
@@ -81,10 +87,15 @@ struct Kernels {
 
     void (*dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
                    float* out);
-    void (*panel_dot_i8)(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
-                         size_t vectors, size_t quads, float* out, size_t ld);
+    // The second takes bytes below 16.
+    void (*panel_bytes[2])(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
+                           size_t vectors, size_t quads, float* out, size_t ld);
 
-    void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);  // 1 2 4 8 bits
+    // By bits: 1, 2, 4, 8. The second takes rows that lie one after the other.
+    void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);
+    void (*dot_packed_run[4])(const std::byte* first, size_t n, const PackedQuery& query, float* out);
+    // The codes of a row, one a byte, and up to 64 bytes of anything after them.
+    void (*unpack[4])(const std::byte* row, size_t lines, std::byte* codes);
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
 
@@ -116,6 +127,7 @@ struct Kernels {
 const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_avx512vbmi();
 const Kernels& kernels_neon();
 
 const Kernels& kernels();  // those of the active instruction set

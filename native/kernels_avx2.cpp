@@ -45,13 +45,9 @@ struct V {
     }
     static inline i izero() { return _mm256_setzero_si256(); }
     static inline i load_bytes(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    static inline i iset(int32_t x) { return _mm256_set1_epi32(x); }
     static inline i load_ints(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
     static inline bytes row_bytes(const std::byte* p) { return signed_row(_mm256_loadu_si256((const __m256i*)p)); }
-    static inline bytes broadcast_bytes(const std::byte* p) {
-        int32_t quad;
-        __builtin_memcpy(&quad, p, 4);
-        return signed_row(_mm256_set1_epi32(quad));
-    }
     static inline i dot4(i sum, const bytes& row, i query) {
         const __m256i pairs = _mm256_maddubs_epi16(row.magnitude, _mm256_sign_epi8(query, row.value));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -61,15 +57,42 @@ struct V {
         s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
         return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
     }
-    template <int R>
-    static inline void isums(const i* x, int32_t* out) {
-        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    // The sums of four registers, in parts: lane by lane of 128 bits; and of eight registers, of the parts of four each.
+    static inline i four_sums(const i* x) {
+        return _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
+    }
+    static inline i join_sums(const i* x) {
+        return _mm256_add_epi32(_mm256_permute2x128_si256(x[0], x[1], 0x20), _mm256_permute2x128_si256(x[0], x[1], 0x31));
+    }
+    // Four floats of each of eight rows, column by column.
+    static inline void columns(const float* const* rows, f* out) {
+        f four[4];  // lane j of it: row 4j + r
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r)
+            four[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[r])), _mm_loadu_ps(rows[4 + r]), 1);
+        const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(four[0], four[1]));
+        const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(four[0], four[1]));
+        const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(four[2], four[3]));
+        const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(four[2], four[3]));
+        out[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+        out[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+        out[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+        out[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
     }
     // Codes of at most 4 bits go into maddubs as they are: 2 * 15 * 127 fits.
     using raw = __m256i;
     struct small {
         __m256i value;
     };
+    template <bool Small>
+    static inline auto broadcast_quad(const std::byte* p) {
+        int32_t quad;
+        __builtin_memcpy(&quad, p, 4);
+        if constexpr (Small)
+            return small{_mm256_set1_epi32(quad)};
+        else
+            return signed_row(_mm256_set1_epi32(quad));
+    }
     static inline raw load_raw(const std::byte* p) { return _mm256_loadu_si256((const __m256i*)p); }
     template <int Shift, int Bits>
     static inline small field(raw codes) {
@@ -78,6 +101,7 @@ struct V {
     static inline i dot4(i sum, small row, i query) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(row.value, query), _mm256_set1_epi16(1)));
     }
+    static inline void store_codes(std::byte* p, small x) { _mm256_storeu_si256((__m256i*)p, x.value); }
     static inline i widen_bytes(const std::byte* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }
     static inline i ishr4(i x) { return _mm256_srli_epi32(x, 4); }

@@ -105,7 +105,7 @@ inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors,
     }
     for (int r = 0; r < R; ++r) {
         const float dot = static_cast<float>(V::isum(sum[r]) - V::code_offset * query.sum);
-        out[r] = dot * (query.factor * row_factors[2 * r]) - row_factors[2 * r + 1];
+        out[r] = query.factor * (row_factors[2 * r] * dot) - row_factors[2 * r + 1];
     }
 }
 
@@ -117,9 +117,10 @@ void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size
     for (; i < n; ++i) rows_tile_i8<1>(rows + i, row_factors + 2 * i, query, width, out + i);
 }
 
-template <int N>
-inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Panel queries, size_t quads,
-                          float* out, size_t ld) {
+// `Small`: codes of at most 4 bits, which some processors multiply in fewer instructions.
+template <bool Small, int N>
+inline void panel_tile_bytes(const std::byte* const* rows, const float* row_factors, BytePanel queries, size_t quads,
+                             float* out, size_t ld) {
     constexpr int R = V::tile_rows;
     V::i sum[R][N];
     for (int r = 0; r < R; ++r)
@@ -129,38 +130,44 @@ inline void panel_tile_i8(const std::byte* const* rows, const float* row_factors
         V::i q[N];
         for (int v = 0; v < N; ++v) q[v] = V::load_bytes(packed + 4 * v * V::lanes);
         for (int r = 0; r < R; ++r) {
-            const V::bytes x = V::broadcast_bytes(rows[r] + 4 * d);
+            const auto x = V::template broadcast_quad<Small>(rows[r] + 4 * d);
             for (int v = 0; v < N; ++v) sum[r][v] = V::dot4(sum[r][v], x, q[v]);
         }
     }
     // Unrolled, or else the compiler keeps `sum` in memory all along, at half the speed.
 #pragma GCC unroll 16
     for (int v = 0; v < N; ++v) {
-        const V::i offset = V::imul(V::load_ints(queries.sums + v * V::lanes), V::code_offset);
-        const V::f factor = V::load(queries.factors + v * V::lanes);
+        const V::i sums = V::load_ints(queries.sums + v * V::lanes);
+        const V::i offset = V::imul(sums, Small ? queries.zero : V::code_offset + queries.zero - 128);
+        const V::f total = V::to_float(sums), factor = V::load(queries.factors + v * V::lanes);
+        const V::f constant = V::load(queries.constants + v * V::lanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
+            const float* own = row_factors + 3 * r;
             const V::f dot = V::to_float(V::isub(sum[r][v], offset));
-            const V::f scaled = V::mul(dot, V::mul(factor, V::broadcast(row_factors[2 * r])));
-            V::store(out + r * ld + v * V::lanes, V::sub(scaled, V::broadcast(row_factors[2 * r + 1])));
+            const V::f scaled = V::fma(V::broadcast(own[0]), dot, V::mul(V::broadcast(own[1]), total));
+            const V::f rest = V::sub(constant, V::broadcast(own[2]));
+            V::store(out + r * ld + v * V::lanes, V::fma(factor, scaled, rest));
         }
     }
 }
 
-void panel_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Panel queries,
-                     size_t vectors, size_t quads, float* out, size_t ld) {
+template <bool Small>
+void panel_kernel_bytes(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
+                        size_t vectors, size_t quads, float* out, size_t ld) {
     for (size_t i = 0; i < n; i += V::tile_rows) {
-        Int8Panel panel = queries;
+        BytePanel panel = queries;
         for (size_t v = 0; v < vectors; v += V::panel_vectors) {
             float* to = out + i * ld + v * V::lanes;
             switch (vectors - v) {
-                case 1: panel_tile_i8<1>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
-                case 2: panel_tile_i8<2>(rows + i, row_factors + 2 * i, panel, quads, to, ld); break;
-                default: panel_tile_i8<V::panel_vectors>(rows + i, row_factors + 2 * i, panel, quads, to, ld);
+                case 1: panel_tile_bytes<Small, 1>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                case 2: panel_tile_bytes<Small, 2>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
+                default: panel_tile_bytes<Small, V::panel_vectors>(rows + i, row_factors + 3 * i, panel, quads, to, ld);
             }
             panel.codes += quads * 4 * V::panel_vectors * V::lanes;
             panel.sums += V::panel_vectors * V::lanes;
             panel.factors += V::panel_vectors * V::lanes;
+            panel.constants += V::panel_vectors * V::lanes;
         }
     }
 }
@@ -178,41 +185,100 @@ inline V::i packed_fields(V::i sum, V::raw codes, const int8_t* query) {
     return sum;
 }
 
-// A line takes two or three instructions a field, so that rows come from memory as fast as it gives them.
-template <int Bits, int R>
-inline void packed_tile(const std::byte* const* rows, const PackedQuery& query, float* out) {
-    constexpr size_t ahead = kMaxTile;
+// Where rows lie, and which ones to ask for while one is at hand: the tile after this, or what follows in memory, where
+// the processor's own prefetcher is too late.
+struct RowList {
+    const std::byte* const* rows;
+    inline const std::byte* operator[](size_t r) const { return rows[r]; }
+    inline RowList from(size_t r) const { return {rows + r}; }
+    inline void prefetch(size_t r, size_t offset) const { __builtin_prefetch(rows[V::lanes + r] + offset); }
+};
+struct RowRun {
+    const std::byte* first;
+    size_t stride;
+    inline const std::byte* operator[](size_t r) const { return first + r * stride; }
+    inline RowRun from(size_t r) const { return {first + r * stride, stride}; }
+    inline void prefetch(size_t r, size_t offset) const { __builtin_prefetch(first + r * stride + offset + 4096); }
+};
+
+// A line takes two or three instructions a field. Four rows run side by side.
+template <int Bits, class Rows>
+inline V::i packed_sums(Rows rows, size_t lines, const int8_t* query) {
     constexpr int step = 4 * V::lanes, fields = 8 / Bits;
-    V::i sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = V::izero();
-    const int8_t* q = query.codes;
-    for (size_t line = 0; line < query.lines; ++line, q += fields * kCacheLine) {
-        for (int r = 0; r < R; ++r) __builtin_prefetch(rows[ahead + r] + line * kCacheLine);
+    V::i sum[4] = {V::izero(), V::izero(), V::izero(), V::izero()};
+    for (size_t at = 0; at < lines * kCacheLine; at += kCacheLine) {
+        for (int r = 0; r < 4; ++r) rows.prefetch(r, at);
         for (size_t b = 0; b < kCacheLine; b += step)
-            for (int r = 0; r < R; ++r) {
-                const std::byte* codes = rows[r] + line * kCacheLine + b;
+            for (int r = 0; r < 4; ++r) {
+                const std::byte* codes = rows[r] + at + b;
                 if constexpr (Bits == 8)
-                    sum[r] = V::dot4(sum[r], V::row_bytes(codes), V::load_bytes(q + b));
+                    sum[r] = V::dot4(sum[r], V::row_bytes(codes), V::load_bytes(query + at + b));
                 else
-                    sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), q + b);
+                    sum[r] = packed_fields<Bits, 0>(sum[r], V::load_raw(codes), query + fields * at + b);
             }
     }
-    int32_t dots[R];
-    V::template isums<R>(sum, dots);
-    for (int r = 0; r < R; ++r) {
-        const std::byte* end = rows[r] + query.lines * kCacheLine;
-        const int32_t dot = Bits == 8 ? dots[r] + (128 - V::code_offset) * query.sum : dots[r];
-        const float scaled = tail_float(end, 12) * static_cast<float>(dot) +
-                             tail_float(end, 8) * static_cast<float>(query.sum);
-        out[r] = query.factor * scaled - query.weight * tail_float(end, 4) + query.constant;
+    return V::four_sums(sum);
+}
+
+// The sums of as many rows as a register has lanes come into one register, and what is done with them is done for all
+// of them at once.
+template <int Bits, class Rows>
+inline void packed_tile(Rows rows, size_t lines, const PackedQuery& query, float* out) {
+    V::i sums[V::lanes / 4];
+    const float* ends[V::lanes];
+#pragma GCC unroll 4
+    for (int g = 0; g < V::lanes; g += 4) {
+        const Rows four = rows.from(g);
+        sums[g / 4] = packed_sums<Bits>(four, lines, query.codes);
+        for (int r = 0; r < 4; ++r) ends[g + r] = reinterpret_cast<const float*>(four[r] + lines * kCacheLine) - 4;
     }
+    V::f tail[4];  // the last four floats of each row, the last three of which are scale, low and bias
+    V::columns(ends, tail);
+    V::i dots = V::join_sums(sums);
+    if constexpr (Bits == 8) dots = V::isub(dots, V::iset((V::code_offset - 128) * query.sum));
+    const V::f total = V::broadcast(static_cast<float>(query.sum));
+    const V::f scaled = V::fma(tail[1], V::to_float(dots), V::mul(tail[2], total));
+    const V::f rest = V::sub(V::broadcast(query.constant), V::mul(V::broadcast(query.weight), tail[3]));
+    V::store(out, V::fma(V::broadcast(query.factor), scaled, rest));
+}
+
+// `lines`: as a constant where it is one, which saves a quarter of the time.
+template <int Bits, class Rows>
+inline void packed_tiles(Rows rows, size_t n, size_t lines, const PackedQuery& query, float* out) {
+    for (; n >= V::lanes; n -= V::lanes, rows = rows.from(V::lanes), out += V::lanes)
+        packed_tile<Bits>(rows, lines, query, out);
+    if (n == 0) return;
+    const std::byte* last[2 * V::lanes];  // the last tile is filled up
+    float scores[V::lanes];
+    for (size_t r = 0; r < 2 * V::lanes; ++r) last[r] = rows[r < n ? r : n - 1];
+    packed_tile<Bits>(RowList{last}, lines, query, scores);
+    __builtin_memcpy(out, scores, n * sizeof(float));
 }
 
 template <int Bits>
-void packed_kernel(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
-    size_t i = 0;
-    for (; i + V::row_tile <= n; i += V::row_tile) packed_tile<Bits, V::row_tile>(rows + i, query, out + i);
-    for (; i < n; ++i) packed_tile<Bits, 1>(rows + i, query, out + i);
+void packed_list(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out) {
+    if (query.lines == 1) return packed_tiles<Bits>(RowList{rows}, n, 1, query, out);
+    packed_tiles<Bits>(RowList{rows}, n, query.lines, query, out);
+}
+
+template <int Bits>
+void packed_run(const std::byte* first, size_t n, const PackedQuery& query, float* out) {
+    if (query.lines == 1) return packed_tiles<Bits>(RowRun{first, kCacheLine}, n, 1, query, out);
+    packed_tiles<Bits>(RowRun{first, query.lines * kCacheLine}, n, query.lines, query, out);
+}
+
+template <int Bits, int Field>
+inline std::byte* unpack_fields(const std::byte* line, size_t used, std::byte* codes) {
+    for (size_t b = 0; b < kCacheLine; b += 4 * V::lanes)
+        V::store_codes(codes + b, V::template field<Field * Bits, Bits>(V::load_raw(line + b)));
+    if constexpr ((Field + 1) * Bits < 8) return unpack_fields<Bits, Field + 1>(line, used, codes + used);
+    return codes + used;
+}
+
+template <int Bits>
+void unpack(const std::byte* row, size_t lines, std::byte* codes) {
+    for (size_t line = 1; line <= lines; ++line, row += kCacheLine)
+        codes = unpack_fields<Bits, 0>(row, line < lines ? kCacheLine : kCacheLine - kPackedTail, codes);
 }
 
 template <bool Twelve, bool Far, int R>
@@ -437,8 +503,10 @@ constexpr Kernels kTable{
     panel_kernel<Dot>,
     panel_kernel<L2>,
     rows_kernel_i8,
-    panel_kernel_i8,
-    {packed_kernel<1>, packed_kernel<2>, packed_kernel<4>, packed_kernel<8>},
+    {panel_kernel_bytes<false>, panel_kernel_bytes<V::code_offset == 0>},
+    {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
+    {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
+    {unpack<1>, unpack<2>, unpack<4>, unpack<8>},
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     score_product,

@@ -36,12 +36,15 @@ struct V {
     static inline bytes signed_row(uint8x16_t codes) { return vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128))); }
     static inline i izero() { return vdupq_n_s32(0); }
     static inline i load_bytes(const void* p) { return vreinterpretq_s32_s8(vld1q_s8(static_cast<const int8_t*>(p))); }
+    static inline i iset(int32_t x) { return vdupq_n_s32(x); }
     static inline i load_ints(const int32_t* p) { return vld1q_s32(p); }
     static inline bytes row_bytes(const std::byte* p) { return signed_row(vld1q_u8((const uint8_t*)p)); }
-    static inline bytes broadcast_bytes(const std::byte* p) {
+    template <bool Small>
+    static inline bytes broadcast_quad(const std::byte* p) {
         uint32_t quad;
         __builtin_memcpy(&quad, p, 4);
-        return signed_row(vreinterpretq_u8_u32(vdupq_n_u32(quad)));
+        const uint8x16_t codes = vreinterpretq_u8_u32(vdupq_n_u32(quad));
+        return Small ? vreinterpretq_s8_u8(codes) : signed_row(codes);
     }
     static inline i dot4(i sum, bytes row, i query) {
         const int8x16_t q = vreinterpretq_s8_s32(query);
@@ -54,9 +57,16 @@ struct V {
 #endif
     }
     static inline int32_t isum(i x) { return vaddvq_s32(x); }
-    template <int R>
-    static inline void isums(const i* x, int32_t* out) {
-        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    static inline i four_sums(const i* x) { return vpaddq_s32(vpaddq_s32(x[0], x[1]), vpaddq_s32(x[2], x[3])); }
+    static inline i join_sums(const i* x) { return *x; }
+    // Four floats of each of four rows, column by column.
+    static inline void columns(const float* const* rows, f* out) {
+        const f x[4] = {vld1q_f32(rows[0]), vld1q_f32(rows[1]), vld1q_f32(rows[2]), vld1q_f32(rows[3])};
+        const f a = vzip1q_f32(x[0], x[2]), b = vzip2q_f32(x[0], x[2]), c = vzip1q_f32(x[1], x[3]), d = vzip2q_f32(x[1], x[3]);
+        out[0] = vzip1q_f32(a, c);
+        out[1] = vzip2q_f32(a, c);
+        out[2] = vzip1q_f32(b, d);
+        out[3] = vzip2q_f32(b, d);
     }
     using raw = uint8x16_t;
     static inline raw load_raw(const std::byte* p) { return vld1q_u8((const uint8_t*)p); }
@@ -65,6 +75,7 @@ struct V {
         if constexpr (Shift > 0) codes = vshrq_n_u8(codes, Shift);
         return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8((1 << Bits) - 1)));
     }
+    static inline void store_codes(std::byte* p, bytes x) { vst1q_s8((int8_t*)p, x); }
     static inline i widen_bytes(const std::byte* p) {
         uint32_t quad;
         __builtin_memcpy(&quad, p, 4);

@@ -62,15 +62,17 @@ struct V {
     static constexpr int code_offset = 0;
     static inline i izero() { return i{}; }
     static inline i load_bytes(const void* p) { return copy<i>(p); }
+    static inline i iset(int32_t x) { return i{x, x, x, x}; }
     static inline i load_ints(const int32_t* p) { return copy<i>(p); }
     static inline bytes row_bytes(const std::byte* p) {
         bytes row;
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b]) - 128);
         return row;
     }
-    static inline bytes broadcast_bytes(const std::byte* p) {
+    template <bool Small>
+    static inline bytes broadcast_quad(const std::byte* p) {
         bytes row;
-        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b % 4]) - 128);
+        for (int b = 0; b < 16; ++b) row.at[b] = int8_t(int(p[b % 4]) - (Small ? 0 : 128));
         return row;
     }
     static inline i dot4(i sum, const bytes& row, i query) {
@@ -80,9 +82,11 @@ struct V {
         return sum;
     }
     static inline int32_t isum(i x) { return x[0] + x[1] + x[2] + x[3]; }
-    template <int R>
-    static inline void isums(const i* x, int32_t* out) {
-        for (int r = 0; r < R; ++r) out[r] = isum(x[r]);
+    static inline i four_sums(const i* x) { return i{isum(x[0]), isum(x[1]), isum(x[2]), isum(x[3])}; }
+    static inline i join_sums(const i* x) { return *x; }
+    // Four floats of each of four rows, column by column.
+    static inline void columns(const float* const* rows, f* out) {
+        for (int c = 0; c < 4; ++c) out[c] = f{rows[0][c], rows[1][c], rows[2][c], rows[3][c]};
     }
     struct raw {
         uint8_t at[16];
@@ -94,6 +98,7 @@ struct V {
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(codes.at[b] >> Shift & ((1 << Bits) - 1));
         return row;
     }
+    static inline void store_codes(std::byte* p, const bytes& x) { __builtin_memcpy(p, x.at, sizeof x.at); }
     static inline i widen_bytes(const std::byte* p) { return i{int(p[0]), int(p[1]), int(p[2]), int(p[3])}; }
     static inline i iand15(i x) { return x & 15; }
     static inline i ishr4(i x) { return x >> 4; }

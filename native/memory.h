@@ -38,11 +38,12 @@ public:
         base_rows_ = bytes.size() / stride_;
         owner_ = std::move(owner);
     }
-    // Room for n more rows, zero-filled; the first of them. They count once `commit` is called.
+    // Room for n more rows; the first of them. They count once `commit` is called.
     std::byte* extend(size_t n) {
         tail_.reserve((tail_rows_ + n) * stride_);
         return tail_.data() + tail_rows_ * stride_;
     }
+    std::byte* reserved(size_t i) const { return tail_.data() + (tail_rows_ + i) * stride_; }  // of that room
     void commit(size_t n) { tail_rows_ += n; }
 
     const std::byte* operator[](size_t row) const {

@@ -27,7 +27,7 @@ public:
     Pass(const VectorStore& store, const Tier& tier, const RowSet& rows, const float* queries, size_t n, size_t keep,
          bool panels)
         : store_(store), tier_(tier), rows_(rows), kernels_(kernels()), n_(n), keep_(keep),
-          kept_(tier.codec->factors()), panels_(panels), prepared_(tier.codec->prepare(queries, n, panels)) {
+          kept_(tier.codec->factors()), panels_(panels), runs_(!panels && rows.all() && tier.codec->runs()), prepared_(tier.codec->prepare(queries, n, panels)) {
         const size_t unit = kernels_.tile_rows, most = panels ? kBlockRows : kLongBlockRows;
         block_rows_ = std::clamp(kBlockBytes / tier.codes.stride() / unit * unit, unit, most / unit * unit);
     }
@@ -109,6 +109,7 @@ private:
     // The block of rows from number `first` of the row set on, and the rows that follow it.
     Block load(Worker& worker, size_t first) const {
         const size_t n = std::min(block_rows_, rows_.size() - first);
+        if (runs_ && tier_.codes.adjacent(first, n)) return {nullptr, nullptr, n, tier_.codes[first]};
         const size_t there = std::min(n + kMaxTile, rows_.size() - first), wanted = n + kMaxTile;
         if (rows_.all() && tier_.codes.adjacent(first, there)) {
             const std::byte* code = tier_.codes[first];
@@ -130,7 +131,7 @@ private:
     const Kernels& kernels_;
     size_t n_, keep_;
     size_t kept_;  // factors beside each code
-    bool panels_;
+    bool panels_, runs_;
     size_t block_rows_;
     std::unique_ptr<Queries> prepared_;
 };
@@ -150,7 +151,7 @@ void scan_group(const VectorStore& store, const RowSet& rows, const float* queri
     const bool again = approximate || panels;
     const std::unique_ptr<Queries> exact = again ? finest.codec->prepare(queries, n, false) : nullptr;
     parallel(n, again ? threads : 1, interrupt, [&](size_t q, size_t) {
-        std::vector<Candidate> found = best[q].take();
+        std::vector<Candidate> found = again ? best[q].take_any() : best[q].take();
         if (again) rescore(finest, *exact, q, found);
         for (size_t i = 0; i < std::min(k, found.size()); ++i) {
             ids[q * k + i] = found[i].id;

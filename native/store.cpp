@@ -26,12 +26,18 @@ std::string at(const char* what, size_t row) { return std::string(what) + "[" + 
     throw InputError(where + " is longer than 1e18", "scale the vectors down");
 }
 
-void append(Tier& tier, const float* vectors, size_t n, size_t dim) {
-    std::byte* codes = tier.codes.extend(n);
-    std::byte* factors = tier.codec->factors() ? tier.factors.extend(n) : nullptr;
-    for (size_t i = 0; i < n; ++i)
-        tier.codec->encode(vectors + i * dim, codes + i * tier.codes.stride(),
-                           reinterpret_cast<float*>(factors ? factors + i * tier.factors.stride() : nullptr));
+constexpr size_t kEncoded = 96;  // vectors that a thread encodes at a time: whole panels, and 0.1 ms at least
+
+void reserve(Tier& tier, size_t n) {
+    tier.codes.extend(n);
+    if (tier.codec->factors()) tier.factors.extend(n);
+}
+
+// Into the rows from number `first` on of those that were reserved.
+void encode(Tier& tier, const float* vectors, size_t first, size_t n, size_t dim) {
+    float* factors = nullptr;
+    if (tier.codec->factors()) factors = reinterpret_cast<float*>(tier.factors.reserved(first));
+    tier.codec->encode_all(vectors, n, dim, tier.codes.reserved(first), factors);
 }
 
 void commit(Tier& tier, size_t n) {
@@ -64,15 +70,19 @@ float VectorStore::limit() const {
 }
 
 std::vector<float> VectorStore::checked_queries(const float* queries, size_t n) const {
-    return checked(queries, n, std::numeric_limits<float>::max(), "queries");
+    const std::vector<double> lengths = checked(queries, n, std::numeric_limits<float>::max(), "queries");
+    std::vector<float> result(n * dim_);
+    for (size_t i = 0; i < n; ++i) scaled(queries + i * dim_, lengths[i], result.data() + i * dim_);
+    return result;
 }
 
-std::vector<float> VectorStore::checked(const float* vectors, size_t n, float limit, const char* what) const {
-    std::vector<float> result(vectors, vectors + n * dim_);
+// What to divide the vectors by.
+std::vector<double> VectorStore::checked(const float* vectors, size_t n, float limit, const char* what) const {
     const bool unit = metric_ == Metric::cosine;
     const float largest = unit ? std::numeric_limits<float>::max() : limit;
+    std::vector<double> lengths(n);
     for (size_t i = 0; i < n; ++i) {
-        float* vector = result.data() + i * dim_;
+        const float* vector = vectors + i * dim_;
         double squares = 0;
         bool within = true;
         for (size_t d = 0; d < dim_; ++d) {
@@ -81,13 +91,19 @@ std::vector<float> VectorStore::checked(const float* vectors, size_t n, float li
         }
         const double norm = std::sqrt(squares);
         if (!within || (!unit && norm > kLargestNorm)) refuse_component(vector, dim_, largest, at(what, i));
-        if (!unit) continue;
-        if (norm == 0)
+        if (unit && norm == 0)
             throw InputError(at(what, i) + " is all zeros, which has no direction",
                              "leave it out, or use metric ip or l2");
-        for (size_t d = 0; d < dim_; ++d) vector[d] = static_cast<float>(vector[d] / norm);
+        lengths[i] = unit ? norm : 1;
     }
-    return result;
+    return lengths;
+}
+
+void VectorStore::scaled(const float* vector, double length, float* to) const {
+    if (metric_ != Metric::cosine)
+        std::copy_n(vector, dim_, to);
+    else
+        for (size_t d = 0; d < dim_; ++d) to[d] = static_cast<float>(vector[d] / length);
 }
 
 void VectorStore::check_new(std::span<const int64_t> ids) const {
@@ -107,13 +123,31 @@ void VectorStore::check_new(std::span<const int64_t> ids) const {
     });
 }
 
-void VectorStore::add(std::span<const int64_t> ids, const float* vectors) {
-    check_new(ids);
+void VectorStore::add(std::span<const int64_t> ids, const float* vectors, size_t threads, const Interrupt& interrupt) {
+    const std::lock_guard alone(adding_);
     const size_t n = ids.size();
-    const std::vector<float> ready = checked(vectors, n, limit(), "vectors");
+    {
+        const std::shared_lock reading(mutex_);
+        check_new(ids);
+    }
+    const std::vector<double> lengths = checked(vectors, n, limit(), "vectors");
+    {
+        const std::unique_lock writing(mutex_);  // what is there may move
+        reserve(primary_, n);
+        if (secondary_) reserve(*secondary_, n);
+    }
+    // Searches go on: nobody reads beyond the rows that there are.
+    parallel((n + kEncoded - 1) / kEncoded, threads, interrupt, [&](size_t block, size_t) {
+        thread_local std::vector<float> ready;
+        const size_t first = block * kEncoded, count = std::min(kEncoded, n - first);
+        ready.resize(kEncoded * dim_);
+        for (size_t i = 0; i < count; ++i)
+            scaled(vectors + (first + i) * dim_, lengths[first + i], ready.data() + i * dim_);
+        encode(primary_, ready.data(), first, count, dim_);
+        if (secondary_) encode(*secondary_, ready.data(), first, count, dim_);
+    });
     // Everything that can fail comes before the first commit.
-    append(primary_, ready.data(), n, dim_);
-    if (secondary_) append(*secondary_, ready.data(), n, dim_);
+    const std::unique_lock writing(mutex_);
     ids_.reserve(n);
     dead_.resize(rows() + n);
     ids_.append(ids);

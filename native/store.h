@@ -63,11 +63,13 @@ public:
     size_t dim() const { return dim_; }
     Metric metric() const { return metric_; }
 
+    // All of them, or InputError and none. Takes the lock by itself, and only for moments: encoding goes on without.
+    void add(std::span<const int64_t> ids, const float* vectors, size_t threads, const Interrupt& interrupt);
+
     // Readers hold this shared, writers exclusively; the methods below expect their caller to do so.
     std::shared_mutex& mutex() const { return mutex_; }
 
     void attach(const Parts& parts, size_t n, const std::shared_ptr<void>& owner);
-    void add(std::span<const int64_t> ids, const float* vectors);  // all of them, or InputError and none
     size_t remove(std::span<const int64_t> ids);
     void decode(std::span<const int64_t> ids, float* vectors) const;  // or NotFoundError
 
@@ -93,7 +95,8 @@ private:
         live_.reset();
     }
     void check_new(std::span<const int64_t> ids) const;
-    std::vector<float> checked(const float* vectors, size_t n, float limit, const char* what) const;
+    std::vector<double> checked(const float* vectors, size_t n, float limit, const char* what) const;
+    void scaled(const float* vector, double length, float* to) const;
     float limit() const;
 
     size_t dim_;
@@ -108,6 +111,7 @@ private:
     mutable std::shared_ptr<const Selection> live_;  // of this version, if there
     mutable std::mutex keeping_;
     mutable std::shared_mutex mutex_;
+    std::mutex adding_;  // one add after the other
 };
 
 // Ids that may be found. What they select in a store is kept until the store changes, so that one filter can serve many

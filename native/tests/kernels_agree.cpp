@@ -1,5 +1,6 @@
 // Checks the kernels of this processor against the portable ones, over random numbers. Stands alone, so that it can run
 // under an emulator where there is no Python; the command is in docs/engine.md.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -101,27 +102,72 @@ void check_int8(const Kernels& own) {
     const Bytes codes = bytes(kRows * kDim, 1);
     const auto rows = pointers(codes.data(), kDim);
     const Floats factors = numbers(2 * (kRows + kMaxTile));
+    Floats threes;  // as panels take them, with one more
+    for (size_t r = 0; r < kRows + kMaxTile; ++r) threes.insert(threes.end(), {factors[2 * r], 0, factors[2 * r + 1]});
     const size_t wide = own.panel_vectors * own.lanes;
     const auto queries = bytes<int8_t>(wide * kDim, 129, 383);  // -127 .. 127
     std::vector<int8_t> packed(wide * kDim);
     std::vector<int32_t> sums(wide);
-    const Floats scales(wide, 0.01f);
+    const Floats scales(wide, 0.01f), constants(wide, 0);
     Floats out(kRows * wide);
     for (size_t q = 0; q < wide; ++q)
         for (size_t d = 0; d < kDim; ++d) {
             packed[(d / 4 * wide + q) * 4 + d % 4] = queries[q * kDim + d];
             sums[q] += queries[q * kDim + d];
         }
-    own.panel_dot_i8(rows.data(), factors.data(), kRows, {packed.data(), sums.data(), scales.data()}, own.panel_vectors,
-                     kDim / 4, out.data(), wide);
+    own.panel_bytes[0](rows.data(), threes.data(), kRows, {packed.data(), sums.data(), scales.data(), constants.data(), 128},
+                    own.panel_vectors, kDim / 4, out.data(), wide);
     for (size_t q = 0; q < wide; ++q) {
         const Int8Query query{&queries[q * kDim], sums[q], scales[q]};
         compare("dot_i8", own, kRows, 1e-2,
                 [&](auto& k, float* o) { k.dot_i8(rows.data(), factors.data(), kRows, query, kDim, o); });
         Floats column(kRows), expected(kRows);
         for (size_t r = 0; r < kRows; ++r) column[r] = out[r * wide + q];
-        kernels_portable().dot_i8(rows.data(), factors.data(), kRows, query, kDim, expected.data());
-        same("panel_dot_i8", column, expected, 1e-2);
+        own.dot_i8(rows.data(), factors.data(), kRows, query, kDim, expected.data());
+        same("panel_bytes", column, expected, 0);
+    }
+}
+
+// Many queries over rows of packed codes, unpacked, get the very scores that each of them gets alone.
+void check_unpacked(const Kernels& own, int b, const Bytes& codes, const std::vector<const std::byte*>& rows) {
+    const size_t fields = 8u >> b, lines = kDim / 64, wide = own.panel_vectors * own.lanes;
+    const size_t width = lines * 64 * fields - fields * kPackedTail, quads = width / 4;
+    Bytes bytes_of(kRows * width + 8 * kDim + 64);
+    Floats factors(3 * kRows);
+    std::vector<const std::byte*> unpacked(kRows);
+    for (size_t r = 0; r < kRows; ++r) {
+        own.unpack[b](rows[r], lines, &bytes_of[r * width]);
+        std::memcpy(&factors[3 * r], &codes[(r + 1) * kDim - kPackedTail], kPackedTail);
+        unpacked[r] = &bytes_of[r * width];
+    }
+    std::vector<int8_t> packed(wide * width), alone(lines * 64 * fields);
+    std::vector<int32_t> sums(wide);
+    Floats scales(wide), constants(wide), out(kRows * wide), column(kRows), expected(kRows);
+    std::vector<std::vector<int8_t>> queries;
+    for (size_t q = 0; q < wide; ++q) {
+        queries.push_back(bytes<int8_t>(width, 129, 383));
+        for (size_t i = 0; i < width; ++i) {
+            packed[(i / 4 * wide + q) * 4 + i % 4] = queries[q][i];
+            sums[q] += queries[q][i];
+        }
+        scales[q] = 0.001f * static_cast<float>(q + 1);
+        constants[q] = static_cast<float>(q);
+    }
+    own.panel_bytes[b < 3](unpacked.data(), factors.data(), kRows,
+                    {packed.data(), sums.data(), scales.data(), constants.data(), 0}, own.panel_vectors, quads,
+                    out.data(), wide);
+    for (size_t q = 0; q < wide; ++q) {
+        size_t i = 0;
+        std::fill(alone.begin(), alone.end(), int8_t{0});
+        for (size_t line = 0; line < lines; ++line)
+            for (size_t field = 0; field < fields; ++field) {
+                const size_t used = line + 1 < lines ? 64 : 64 - kPackedTail;
+                std::memcpy(&alone[(line * fields + field) * 64], &queries[q][i], used);
+                i += used;
+            }
+        own.dot_packed_run[b](codes.data(), kRows, {alone.data(), lines, sums[q], scales[q], 1, constants[q]}, expected.data());
+        for (size_t r = 0; r < kRows; ++r) column[r] = out[r * wide + q];
+        same("unpack and panel_bytes", column, expected, 0);
     }
 }
 
@@ -138,8 +184,14 @@ void check_codes(const Kernels& own) {
         int32_t sum = 0;
         for (size_t i = 0; i < kDim * (8u >> b); ++i) sum += query[i];
         const PackedQuery prepared{query.data(), lines, sum, 0.01f, 1, 2};
-        for (size_t n : {size_t{3}, kRows})
+        for (size_t n : {size_t{3}, size_t{37}, kRows}) {
             compare("dot_packed", own, n, 0.1, [&](auto& k, float* o) { k.dot_packed[b](rows.data(), n, prepared, o); });
+            Floats list(n), run(n);
+            own.dot_packed[b](rows.data(), n, prepared, list.data());
+            own.dot_packed_run[b](codes.data(), n, prepared, run.data());
+            same("dot_packed_run", run, list, 0);
+        }
+        check_unpacked(own, b, codes, rows);
     }
     const Floats values = numbers(kDim);
     Bytes adaptive = bytes(kRows * stride);
@@ -200,11 +252,14 @@ void check(const char* name, const Kernels& own) {
 }  // namespace
 
 int main() {
+    check("portable", rag::kernels_portable());  // its panels against its rows
 #if defined(__aarch64__)
     check("neon", rag::kernels_neon());
 #elif defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) check("avx2", rag::kernels_avx2());
     if (__builtin_cpu_supports("avx512vnni")) check("avx512", rag::kernels_avx512());
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni"))
+        check("avx512vbmi", rag::kernels_avx512vbmi());
 #endif
     return failures != 0;
 }

@@ -22,12 +22,16 @@ from rag.collection.manifest import DAMAGED, EncoderRecord, Manifest
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
 from rag.collection.rows import Fingerprint
+from rag.collection.selection import grouped
 from rag.collection.snapshot import Connections, Snapshot
+from rag.collection.storage import Keeping, Storage
 from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, load
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
-from rag.index import Codec, Matches, Metric
+from rag.index import LexicalIndex, Matches, Metric
 from rag.index.engines import canonical_uri
+from rag.index.neighbours import Progress
+from rag.index.recommend import RECALL
 from rag.types import Chunk, Document, Hits
 
 __all__ = ["Collection"]
@@ -57,7 +61,7 @@ class Collection:
         *,
         encoder: str | Encoder = DEFAULT,
         metric: Metric = "cosine",
-        codec: Codec = "float32",
+        codec: Keeping = "auto",
         engine: str | None = None,
         language: str = "english",
         settings: Mapping[str, Any] | None = None,
@@ -65,15 +69,18 @@ class Collection:
         """Make an empty collection in a new or empty folder, and open it.
 
         `encoder` is a name for `rag.encoders.load` or an encoder; `metric` and `codec` are those of
-        `rag.index.ScanIndex`, `engine` another one's URI (see `rag.index.engines`), `language` that of
-        `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
+        `rag.index.ScanIndex`. With codec "auto" each segment decides whether it is scanned exactly, scanned compressed,
+        or a graph (`rag.index.recommend`); with another one it is scanned in that. `engine` is another one's URI (see
+        `rag.index.engines`), `language` that of `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
         Raises CollectionError when the folder holds a collection or other files, or cannot be written to, EngineError
         when the engine cannot be reached, ConfigError for a wrong URI, and MissingExtraError.
         """
         folder = Path(path)
         uri = None if engine is None else canonical_uri(engine)
         made_by = load(encoder) if isinstance(encoder, str) else encoder
-        segments.check_settings(uri, made_by.dim, metric, codec, language)
+        kept: Keeping = "float32" if codec == "auto" and uri is not None else codec
+        Storage(uri, made_by.dim, metric, kept).buffer()  # refuses what cannot be
+        LexicalIndex.build(segments.NONE, [], language=language)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,7 +105,7 @@ class Collection:
                 max_tokens=made_by.max_tokens,
             ),
             metric=metric,
-            codec=codec,
+            codec=kept,
             engine=uri,
             language=language,
             settings=json.loads(database.dump_metadata(settings or {}, "settings")),
@@ -231,7 +238,8 @@ class Collection:
 
     def info(self) -> Info:
         """Its figures."""
-        return Info.of(self.path, self._open.manifest)
+        snapshot = self._open
+        return Info.of(self.path, snapshot.manifest, snapshot.segments())
 
     def __len__(self) -> int:
         """Chunks."""
@@ -274,36 +282,63 @@ class Collection:
 
     # Searching
 
-    def search_dense(self, vectors: ArrayLike, k: int, *, filter: str | None = None, threads: int = 0) -> list[Hits]:
-        """The k chunks with the vectors nearest to each of float32[q, dim], among those that pass the filter."""
+    def search_dense(
+        self,
+        vectors: ArrayLike,
+        k: int,
+        *,
+        filter: str | Sequence[str | None] | None = None,
+        recall: float = RECALL,
+        threads: int = 0,
+    ) -> list[Hits]:
+        """The k chunks with the vectors nearest to each of float32[q, dim], among those that pass the filter.
+
+        `filter` is one for all, or one (or None) for each vector; those that share one are answered together.
+        `recall`: the share of the true k nearest that is to be found on average, above 0 to 1, where a graph is walked.
+        What is scanned does not get worse by less. 1 ranks every vector by the finest copy that there is.
+        """
         snapshot = self._open
         queries = np.atleast_2d(np.ascontiguousarray(vectors, dtype=np.float32))
         _check_k(k)
+        if isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1:
+            raise InputError(f"recall is {recall!r}, expected a number above 0, at most 1")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"the vectors have shape {queries.shape}, this collection needs [queries, {self.dim}]")
-        allowed = None if filter is None else snapshot.select(filter)
-        if self._mirror is not None:
-            return self._hits(self._mirror.search(snapshot.live(), queries, k, allowed, threads))
-        return self._hits(segments.search_vectors(snapshot.segments(), queries, k, allowed, threads))
+
+        def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
+            allowed = None if where is None else snapshot.select(where)
+            asked = queries if len(rows) == len(queries) else queries[rows]
+            if self._mirror is not None:
+                passing = None if allowed is None else allowed.ids
+                return self._hits(self._mirror.search(snapshot.live(), asked, k, passing, threads))
+            return self._hits(segments.search_vectors(snapshot.segments(), asked, k, allowed, recall, threads))
+
+        return grouped(filter, len(queries), search)
 
     def search_lexical(
         self,
         texts: Sequence[str],
         k: int,
         *,
-        filter: str | None = None,
+        filter: str | Sequence[str | None] | None = None,
         k1: float = 0.9,
         b: float = 0.4,
         threads: int = 0,
     ) -> list[Hits]:
-        """The k chunks with the highest BM25 score for each text, among those that pass the filter."""
+        """The k chunks with the highest BM25 score for each text, among those that pass the filter: one for all, or
+        one (or None) for each text."""
         snapshot = self._open
         _check_k(k)
         if isinstance(texts, str):
             raise InputError("search_lexical takes a list of texts", hint=f"write [{texts[:40]!r}]")
-        allowed = None if filter is None else snapshot.select(filter)
-        found = segments.search_postings(snapshot.segments(), list(texts), k, allowed, k1, b, threads)
-        return self._hits(found)
+        asked = list(texts)
+
+        def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
+            allowed = None if where is None else snapshot.select(where).ids
+            some = [asked[row] for row in rows]
+            return self._hits(segments.search_postings(snapshot.segments(), some, k, allowed, k1, b, threads))
+
+        return grouped(filter, len(asked), search)
 
     def _hits(self, matches: Matches) -> list[Hits]:
         counts = (matches.ids >= 0).sum(axis=1)
@@ -314,7 +349,7 @@ class Collection:
 
     def select(self, filter: str) -> NDArray[np.int64]:
         """The ids (int64[n], sorted) of the chunks that pass a filter expression; see `rag.collection.filters`."""
-        return self._open.select(filter)
+        return self._open.select(filter).ids
 
     def fields(self) -> list[str]:
         """The names that a filter can use."""
@@ -326,12 +361,13 @@ class Collection:
 
     # Changing
 
-    def writer(self, *, wait: float = 0) -> Writer:
+    def writer(self, *, wait: float = 0, progress: Progress | None = None) -> Writer:
         """A writer, to be used in a `with` block; moves this collection on to the newest generation.
 
-        Waits `wait` seconds for another writer to finish, then raises LockedError.
+        Waits `wait` seconds for another writer to finish, then raises LockedError. `progress` is told what a commit
+        builds: what is done, and how much of how much.
         """
-        return Writer(self.path, self._refreshed, self._mirror, wait)
+        return Writer(self.path, self._refreshed, self._mirror, wait, progress)
 
     def _refreshed(self) -> Snapshot:
         return self.refresh()._open
@@ -340,6 +376,16 @@ class Collection:
         """Merge all segments into one without deleted chunks, and give space in the database back to the disk."""
         with self.writer(wait=wait) as writer:
             writer.compact()
+
+    def upgrade(self, codec: Keeping = "auto", *, wait: float = 0, progress: Progress | None = None) -> int:
+        """Keep vectors like this from now on, and write the segments anew that are kept otherwise; returns how many.
+
+        Each is a generation of its own: readers go on, nothing is lost whenever it is interrupted, and the next call
+        goes on from there. What a coarser codec has rounded does not come back. Raises what `writer` raises, and
+        InputError for a codec that there is not, or with another engine, which decides by itself.
+        """
+        with self.writer(wait=wait, progress=progress) as writer:
+            return writer.upgrade(codec)
 
     def verify(self) -> Report:
         """Check every byte of every file, every row, and that database and indexes hold the same chunks."""

@@ -1,12 +1,12 @@
-"""Which engine keeps and searches the vectors of a collection: our own, faiss, or a mirror outside.
+"""The mirror: an engine outside that searches a copy of a collection's vectors.
 
-Our own and faiss keep an index in each segment. A mirror holds a copy of the vectors of all segments. It holds at least
-the chunks of every generation that is read, and whatever else it holds is left out of the results: see docs/engines.md.
+Our own engine and faiss keep an index in each segment (`rag.collection.storage`). A mirror holds a copy of the vectors
+of all segments. It holds at least the chunks of every generation that is read, and whatever else it holds is left out
+of the results: see docs/engines.md.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -17,38 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.collection.manifest import Manifest
-from rag.errors import EngineError, InputError
-from rag.index import Codec, Matches, Metric, ScanIndex, VectorIndex
-from rag.index.engines import FaissIndex, MilvusIndex, is_faiss
-from rag.index.engines.faiss import kind_of
+from rag.collection.storage import StoredIndex
+from rag.errors import EngineError
+from rag.index import Matches
+from rag.index.engines import MilvusIndex, is_faiss
 from rag.index.engines.milvus import connect
 from rag.index.engines.widen import contained
 
-__all__ = ["Mirror", "StoredIndex", "empty_index", "open_index"]
+__all__ = ["Mirror"]
 
 BATCH = 8192
-
-
-class StoredIndex(VectorIndex, Protocol):
-    """A vector index in a file of a segment, which gives its vectors back."""
-
-    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
-
-    def save(self, path: str | os.PathLike[str]) -> None: ...
-
-
-def empty_index(engine: str | None, dim: int, metric: Metric, codec: Codec) -> StoredIndex:
-    """A new index for a segment. InputError when it cannot be made with these; MissingExtraError."""
-    if engine is None or not is_faiss(engine):
-        return ScanIndex(dim, metric=metric, codec=codec)
-    if codec != "float32":
-        raise InputError(f"faiss keeps vectors as float32, not as {codec}", hint="leave codec or engine out")
-    return FaissIndex(dim, metric, kind_of(engine))
-
-
-def open_index(engine: str | None, path: Path) -> StoredIndex:
-    """The index in a file of a segment, checked."""
-    return FaissIndex.open(path) if engine is not None and is_faiss(engine) else ScanIndex.open(path)
 
 
 class _Part(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,14 +10,50 @@ from typing import Any
 
 from rag.collection import database
 from rag.collection.manifest import Manifest
-from rag.index import Codec, Metric
+from rag.collection.segments import Segment
+from rag.collection.storage import Keeping
+from rag.index import Metric
+from rag.index.effort import EffortCurve
 
-__all__ = ["Info"]
+__all__ = ["Info", "SegmentInfo"]
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """How a segment keeps its vectors."""
+
+    kind: str
+    """"scan", "graph", or "faiss:" and what faiss was asked for."""
+    codec: str
+    chunks: int
+    """That can be found."""
+    tombstones: int
+    """Rows of its file that stand for deleted chunks."""
+    bytes: int
+    """Of its file of vectors."""
+    bytes_per_vector: float
+    """Everything included, for each that can be found."""
+    degree: int | None
+    """Links of a vector, at most; None without a graph."""
+    effort: EffortCurve | None
+    """Recall@10 by window, as a graph has measured it on itself."""
+
+    @classmethod
+    def of(cls, segment: Segment) -> SegmentInfo:
+        live = segment.record.live
+        size = segment.record.vectors.bytes
+        index = segment.index
+        return cls(
+            index.kind, index.codec, live, index.rows - live, size, size / max(live, 1), index.degree, index.effort
+        )
 
 
 @dataclass(frozen=True)
 class Info:
-    """The figures of one generation. `bytes` is by part: text, vectors, postings. `engine` is None for our own."""
+    """The figures of one generation. `bytes` is by part: text, vectors, postings. `engine` is None for our own.
+
+    `codec` is what the collection was told, or "auto"; `indexes` says what each segment has made of it.
+    """
 
     path: Path
     generation: int
@@ -31,13 +67,14 @@ class Info:
     encoder: str
     dim: int
     metric: Metric
-    codec: Codec
+    codec: Keeping
     engine: str | None
     language: str
     settings: Mapping[str, Any]
+    indexes: tuple[SegmentInfo, ...]
 
     @classmethod
-    def of(cls, path: Path, manifest: Manifest) -> Info:
+    def of(cls, path: Path, manifest: Manifest, segments: Sequence[Segment]) -> Info:
         return cls(
             path=path,
             generation=manifest.generation,
@@ -59,4 +96,5 @@ class Info:
             engine=manifest.engine,
             language=manifest.language,
             settings=manifest.settings,
+            indexes=tuple(map(SegmentInfo.of, segments)),
         )

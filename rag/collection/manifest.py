@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
+from rag.collection.storage import Keeping, Storage
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
-from rag.index import Codec, Metric
+from rag.index import Metric
 
 __all__ = ["DAMAGED", "FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
+"""Since 2 a collection may let each segment decide how it keeps vectors. In 1, float32 was what one got without asking:
+such a collection decides from now on as well, whenever it writes a segment."""
 NAME = "manifest.json"
 DAMAGED = "restore it from its copy: `rag repair`, or Collection.open(path, repair=True).rebuild()"
 
@@ -58,14 +61,14 @@ class SegmentRecord(_Record):
 class Manifest(_Record):
     """One generation of a collection."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     collection: str
     generation: int = Field(ge=0)
     created: datetime
     updated: datetime
     encoder: EncoderRecord
     metric: Metric
-    codec: Codec
+    codec: Keeping
     engine: str | None = None
     """A canonical URI (`rag.index.engines`), without secrets; None for our own."""
     language: str
@@ -79,6 +82,10 @@ class Manifest(_Record):
     @property
     def files(self) -> list[FileRecord]:
         return [file for segment in self.segments for file in segment.files]
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(self.engine, self.encoder.dim, self.metric, self.codec)
 
     @property
     def deleted(self) -> int:
@@ -124,6 +131,10 @@ class Manifest(_Record):
                 f"{path} has format {version}, this version of modular-rag reads up to {FORMAT}",
                 hint="pip install --upgrade modular-rag",
             )
+        if version == 1:
+            kept = content.get("codec")
+            undecided = kept == "float32" and content.get("engine") is None
+            content |= {"format": FORMAT, "codec": "auto" if undecided else kept}
         try:
             return cls.model_validate(content)
         except ValidationError as error:

@@ -24,11 +24,12 @@ from rag.collection.database import (
     explained,
     recall,
 )
-from rag.collection.engine import Mirror, StoredIndex, empty_index, open_index
+from rag.collection.engine import Mirror
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import Manifest, SegmentRecord
-from rag.collection.segments import NONE, Part, Segment
+from rag.collection.segments import NONE, Part, Segment, merged
 from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
+from rag.collection.storage import StoredIndex, open_vectors
 from rag.collection.writer import publish, recover, sweep
 from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
 from rag.index.lexical import LexicalIndex
@@ -221,7 +222,7 @@ def _is_whole(folder: Path, stored: SegmentRecord, engine: str | None, ids: NDAr
 
 def _vectors(folder: Path, stored: SegmentRecord, engine: str | None) -> StoredIndex | None:
     try:
-        return open_index(engine, stored.vectors.check(folder))
+        return open_vectors(engine, stored.vectors.check(folder), NONE)
     except RagError:
         return None
 
@@ -250,11 +251,13 @@ def _check_encoding(
 def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: StoredIndex | None, texts: Texts, encode: Encode) -> Part:
     """Vectors and postings of these chunks; the vectors from those kept, else encoded again."""
     manifest = snapshot.manifest
-    vectors = empty_index(manifest.engine, manifest.encoder.dim, manifest.metric, manifest.codec)
+    vectors = manifest.storage.buffer() if kept is None else kept
     words: list[str] = []
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
         indexed = list(texts(snapshot.chunks(batch)))
         words += indexed
-        vectors.add(batch, encode(indexed) if kept is None else kept.vectors(batch))
-    return Part(vectors, LexicalIndex.build(ids, words, language=manifest.language), NONE)
+        if kept is None:
+            vectors.add(batch, encode(indexed))
+    postings = LexicalIndex.build(ids, words, language=manifest.language)
+    return merged([Part(vectors, postings, NONE)], manifest.storage)

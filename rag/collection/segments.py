@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.collection.engine import StoredIndex, empty_index, open_index
 from rag.collection.files import FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
+from rag.collection.selection import Selection
+from rag.collection.storage import MOST_DELETED, Storage, StoredIndex, open_vectors
 from rag.errors import DamagedFileError, NotFoundError
-from rag.index import Codec, Matches, Metric, merge_matches
+from rag.index import GraphIndex, Matches, ScanIndex, merge_matches
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
+from rag.index.neighbours import Progress
+from rag.index.opening import IndexFile, describe
 
 __all__ = [
     "NONE",
     "Part",
     "Segment",
     "between",
-    "check_settings",
     "merged",
     "plan",
     "search_postings",
@@ -33,7 +35,8 @@ __all__ = [
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 MOST_SEGMENTS = 8
-MOST_DELETED = 0.25
+WIDE = 64
+"""Where more than one in so many vectors is asked for, a graph is not walked: to rank all of them costs less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,8 @@ class Part:
     vectors: StoredIndex
     postings: LexicalIndex
     deleted: NDArray[np.int64]
+    file: Path | None = None
+    """Of the vectors, when it is on disk."""
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -55,7 +60,7 @@ class Part:
         return self.ids[~np.isin(self.ids, self.deleted)]
 
     def write(self, folder: Path, number: int) -> SegmentRecord:
-        """Save it as new files, with no deleted ids; to the disk, as the indexes do when they save."""
+        """Save it as new files, for a part without deleted ids; to the disk, as the indexes do when they save."""
         stem = f"segments/{number:08d}"
         self.vectors.save(folder / f"{stem}.vectors")
         self.postings.save(folder / f"{stem}.postings")
@@ -70,33 +75,30 @@ class Part:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Segment(Part):
     """A part that is on disk."""
 
     record: SegmentRecord
+    index: IndexFile
 
     @classmethod
     def open(cls, folder: Path, stored: SegmentRecord, engine: str | None, known: Sequence[Segment] = ()) -> Segment:
         """Open and check the files of a segment, or take over what one of `known` has open already."""
+        for segment in known:
+            if segment.record == stored:
+                return segment
         deleted = NONE
         if stored.tombstones is not None:
             deleted = np.frombuffer(read_checked(folder, stored.tombstones), "<i8").astype(np.int64)
-        vectors = postings = None
-        for segment in known:
-            if segment.record.postings == stored.postings:
-                postings = segment.postings
-                if segment.record == stored:
-                    vectors = segment.vectors
-        if postings is None:
-            postings = LexicalIndex.open(stored.postings.check_size(folder))
-        if vectors is None:
-            vectors = open_index(engine, stored.vectors.check_size(folder))
-            vectors.delete(deleted)
+        path = stored.vectors.check_size(folder)
+        same = next((segment for segment in known if segment.record.postings == stored.postings), None)
+        postings = LexicalIndex.open(stored.postings.check_size(folder)) if same is None else same.postings
+        vectors = open_vectors(engine, path, deleted)
         for file, found in ((stored.vectors, len(vectors) + len(deleted)), (stored.postings, len(postings))):
             if found != stored.chunks or len(deleted) != stored.deleted:
                 raise DamagedFileError(f"{folder / file.name} holds {found} chunks, not {stored.chunks}")
-        return cls(vectors, postings, deleted, stored)
+        return cls(vectors, postings, deleted, path, record=stored, index=describe(path))
 
 
 def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:
@@ -106,13 +108,12 @@ def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> F
     return record(folder, name)
 
 
-def merged(parts: Sequence[Part], empty: Callable[[], StoredIndex]) -> Part:
+def merged(parts: Sequence[Part], storage: Storage, progress: Progress | None = None) -> Part:
     """One part that holds what is live in these."""
-    vectors = empty()
-    for part in parts:
-        live = part.live
-        vectors.add(live, part.vectors.vectors(live))
+    vectors = storage.build(parts, progress)
     deleted = np.unique(np.concatenate([part.deleted for part in parts]))
+    if len(parts) == 1 and not len(deleted):
+        return Part(vectors, parts[0].postings, NONE)
     return Part(vectors, merge_lexical([part.postings for part in parts], deleted), NONE)
 
 
@@ -152,17 +153,30 @@ def vectors_of(parts: Sequence[Part], ids: NDArray[np.int64], dim: int) -> NDArr
 
 
 def search_vectors(
-    parts: Sequence[Part], queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None, threads: int
+    parts: Sequence[Part],
+    queries: NDArray[np.float32],
+    k: int,
+    allowed: Selection | None,
+    recall: float,
+    threads: int,
 ) -> Matches:
-    """The k nearest of all parts together; `allowed` (sorted ids) restricts them."""
+    """The k nearest of all parts together, or of what is allowed, with this recall where a part is not just scanned."""
     found = []
     for part in parts:
         own = None
         if allowed is not None:
-            own = between(allowed, part)
+            own = allowed.within(part)
             if not len(own):
                 continue
-        found.append(part.vectors.search(queries, k, filter=own, threads=threads))
+        index = part.vectors
+        if isinstance(index, GraphIndex):
+            wanted = 1.0 if k * WIDE > len(index) else recall
+            found.append(index.search(queries, k, filter=own, recall=wanted, threads=threads))
+        elif isinstance(index, ScanIndex):
+            deep = max(len(index), k) if recall == 1 else 0
+            found.append(index.search(queries, k, filter=own, rerank=deep, threads=threads))
+        else:
+            found.append(index.search(queries, k, filter=own, threads=threads))
     if not found:
         rows = len(queries)
         return Matches(np.full((rows, k), -1, np.int64), np.full((rows, k), -np.inf, np.float32))
@@ -183,9 +197,3 @@ def search_postings(
     return search_lexical(
         [part.postings for part in parts], queries, k, filter=allowed, deleted=deleted, k1=k1, b=b, threads=threads
     )
-
-
-def check_settings(engine: str | None, dim: int, metric: Metric, codec: Codec, language: str) -> None:
-    """InputError when an index cannot be made with these."""
-    empty_index(engine, dim, metric, codec)
-    LexicalIndex.build(NONE, [], language=language)

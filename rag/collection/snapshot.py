@@ -29,6 +29,7 @@ from rag.collection.filters import parse
 from rag.collection.locks import GenerationLock
 from rag.collection.manifest import Manifest
 from rag.collection.segments import NONE, Segment
+from rag.collection.selection import Selection
 from rag.errors import CollectionError, InputError, NotFoundError, did_you_mean
 from rag.types import Chunk, Document
 
@@ -102,7 +103,7 @@ class Snapshot:
         self._segments: list[Segment] | None = None
         self._live: NDArray[np.int64] | None = None
         self._columns: tuple[NDArray[np.int64], Columns] | None = None
-        self._selected: OrderedDict[str, NDArray[np.int64]] = OrderedDict()
+        self._selected: OrderedDict[str, Selection] = OrderedDict()
 
     @property
     def generation(self) -> int:
@@ -260,16 +261,17 @@ class Snapshot:
                     self._columns = load_columns(db, rows)
             return self._columns
 
-    def select(self, filter: str) -> NDArray[np.int64]:
-        """The ids, sorted, of the chunks that pass; the last results are kept."""
+    def select(self, filter: str) -> Selection:
+        """The chunks that pass; the last results are kept."""
         selected = self._selected.get(filter)
         if selected is None:
             parsed = parse(filter)
             ids, columns = self.columns()
-            selected = ids[parsed.mask(columns.of_chunks, columns.names, len(ids))]
-            selected.flags.writeable = False
+            passing = ids[parsed.mask(columns.of_chunks, columns.names, len(ids))]
+            passing.flags.writeable = False
+            selected = Selection(passing)
             with self._loading:
-                self._selected[filter] = selected
+                selected = self._selected.setdefault(filter, selected)
                 if len(self._selected) > MOST_FILTERS:
                     self._selected.popitem(last=False)
         return selected

@@ -10,11 +10,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,18 +31,23 @@ from rag.collection.database import (
     recall,
     remember,
 )
-from rag.collection.engine import Mirror, StoredIndex, empty_index
+from rag.collection.engine import Mirror
 from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
 from rag.collection.segments import NONE, Part, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
+from rag.collection.storage import Keeping, StoredIndex
 from rag.errors import CollectionError, InputError
 from rag.index.lexical import LexicalIndex
+from rag.index.neighbours import Progress
 from rag.types import Chunk, Document
 
 __all__ = ["Writer", "publish", "recover"]
+
+Plan: TypeAlias = Callable[[Sequence[int], Sequence[int]], list[tuple[int, int]]]
+"""From the chunks of segments, and how many of each are deleted, the half-open ranges to write anew as one."""
 
 LIVE = (
     "SELECT key, born, first_chunk, chunks FROM documents WHERE died IS NULL AND id IN (SELECT value FROM json_each(?))"
@@ -66,12 +72,20 @@ class Writer:
     _grown: NDArray[np.int64]
     _dead: list[NDArray[np.int64]]
 
-    def __init__(self, folder: Path, newest: Callable[[], Snapshot], mirror: Mirror | None, wait: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        newest: Callable[[], Snapshot],
+        mirror: Mirror | None,
+        wait: float,
+        progress: Progress | None = None,
+    ) -> None:
         self._folder = folder
         self._newest = newest
         self._mirror = mirror
         self._in_step = mirror is None
         self._wait = wait
+        self._progress = progress
         self._stack = ExitStack()
         self._db: sqlite3.Connection | None = None
         self._settled = False
@@ -239,7 +253,7 @@ class Writer:
         manifest = self._base.manifest
         self.settings = json.loads(json.dumps(dict(manifest.settings)))
         self._next_chunk = manifest.next_chunk
-        self._new_vectors = self._empty_index()
+        self._new_vectors = manifest.storage.buffer()
         self._new_texts = {}
         self._grown = np.zeros(2, np.int64)  # documents, chunks
         self._dead = []
@@ -253,29 +267,52 @@ class Writer:
         dropped, and the last generation stays.
         """
         changed = self._connection.in_transaction or self.settings != self._base.manifest.settings
-        return self._commit(compact=False) if changed else self.generation
+        return self._commit() if changed else self.generation
 
     def compact(self) -> None:
         """Commit, merge all segments into one without deleted chunks, and give free space back to the disk."""
         if self._connection.in_transaction or len(self._base.manifest.segments) > 1 or self._base.manifest.deleted:
-            self._commit(compact=True)
+            self._commit(lambda sizes, deleted: [(0, len(sizes))] if len(sizes) > 1 or any(deleted) else [])
         with explained(self._folder):
             self._purge(self._connection)
             self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _commit(self, *, compact: bool) -> int:
+    def upgrade(self, codec: Keeping = "auto") -> int:
+        """Commit, keep vectors like this from now on, and write the segments anew that are kept otherwise, one commit
+        each; returns how many these were. InputError for what there is not."""
+        manifest = self._base.manifest
+        if manifest.engine is not None:
+            raise InputError(
+                f"{self._folder} keeps its vectors in {manifest.engine}, which decides by itself how",
+                hint="index the sources again into a new folder, without --engine",
+            )
+        storage = manifest.model_copy(update={"codec": codec}).storage
+        storage.buffer()  # refuses what cannot be
+        self.commit()
+        if codec != manifest.codec:
+            self._commit(lambda sizes, deleted: [], codec)
+        at = rewritten = 0
+        while at < len(segments := self._base.segments()):
+            if not storage.suits(segments[at]):
+                self._commit(lambda sizes, deleted: [(at, at + 1)])  # noqa: B023  called at once
+                rewritten += 1
+            at += 1
+        return rewritten
+
+    def _commit(self, planned: Plan = plan, codec: Keeping | None = None) -> int:
         settings = json.loads(dump_metadata(self.settings, "settings"))
         with self._changing() as db:
             try:
                 numbers = count(self._base.manifest.next_file)
-                segments = self._segments(numbers, compact=compact)
+                segments = self._segments(numbers, planned)
                 sync(self._folder / "segments")
                 manifest = self._base.manifest.model_copy(
                     update={
                         "generation": self.generation + 1,
                         "updated": datetime.now(timezone.utc),
                         "settings": settings,
+                        "codec": codec or self._base.manifest.codec,
                         "documents": self._base.manifest.documents + int(self._grown[0]),
                         "chunks": self._base.manifest.chunks + int(self._grown[1]),
                         "next_chunk": self._next_chunk,
@@ -304,12 +341,9 @@ class Writer:
                 db.commit()
         return self.generation
 
-    def _empty_index(self) -> StoredIndex:
-        manifest = self._base.manifest
-        return empty_index(manifest.engine, manifest.encoder.dim, manifest.metric, manifest.codec)
-
-    def _segments(self, numbers: Iterator[int], *, compact: bool) -> list[SegmentRecord]:
+    def _segments(self, numbers: Iterator[int], planned: Plan) -> list[SegmentRecord]:
         """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
+        storage = self._base.manifest.storage
         parts: list[Part] = list(self._base.segments())
         dead = np.unique(np.concatenate([NONE, *self._dead]))
         deleted = [np.union1d(part.deleted, between(dead, part)) for part in parts]
@@ -318,20 +352,18 @@ class Writer:
             deleted.append(NONE)
         sizes = [len(part.ids) for part in parts]
         counts = [len(ids) for ids in deleted]
-        runs = dict([(0, len(parts))] if compact and (len(parts) > 1 or any(counts)) else plan(sizes, counts))
+        runs = dict(planned(sizes, counts))
 
         records: list[SegmentRecord] = []
         at = 0
         while at < len(parts):
             end = runs.get(at, at + 1)
-            run = [Part(p.vectors, p.postings, d) for p, d in zip(parts[at:end], deleted[at:end], strict=True)]
+            run = [replace(p, deleted=d) for p, d in zip(parts[at:end], deleted[at:end], strict=True)]
             stored = self._base.manifest.segments[at] if at < len(self._base.manifest.segments) else None
             if not any(len(part.deleted) < len(part.ids) for part in run):
                 pass  # nothing is left of it
-            elif at in runs and not (stored is None and end == at + 1):
-                records.append(merged(run, self._empty_index).write(self._folder, next(numbers)))
-            elif stored is None:
-                records.append(run[0].write(self._folder, next(numbers)))
+            elif at in runs or stored is None:
+                records.append(merged(run, storage, self._progress).write(self._folder, next(numbers)))
             elif len(run[0].deleted) > stored.deleted:
                 tombstones = write_tombstones(self._folder, next(numbers), run[0].deleted)
                 records.append(stored.model_copy(update={"deleted": len(run[0].deleted), "tombstones": tombstones}))

@@ -59,11 +59,14 @@ class _Section:
 class SectionFile:
     """A mapped file of which header and table were checked. Its sections are checked before they are used, or at once.
 
-    `meta` is as it was written. Safe to use from several threads.
+    `kind` and `meta` are as they were written. Safe to use from several threads.
     """
 
-    def __init__(self, path: Path, mapping: mmap.mmap, meta: Mapping[str, Any], sections: Sequence[_Section]) -> None:
+    def __init__(
+        self, path: Path, mapping: mmap.mmap, kind: str, meta: Mapping[str, Any], sections: Sequence[_Section]
+    ) -> None:
         self.path = path
+        self.kind = kind
         self.meta = meta
         self._mapping = mapping
         self._data = np.frombuffer(mapping, np.uint8)
@@ -76,6 +79,11 @@ class SectionFile:
     def names(self) -> list[str]:
         """The sections, in the order in which they lie."""
         return list(self._sections)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The length of each section in bytes."""
+        return {name: section.length for name, section in self._sections.items()}
 
     def section(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a section, checked: read-only uint8[length]. DamagedFileError."""
@@ -163,8 +171,8 @@ def write_sections(
         raise
 
 
-def read_sections(path: Path, kind: str) -> SectionFile:
-    """Map a file and check its header and table: magic, version, kind, and where everything lies.
+def read_sections(path: Path, kind: str | None = None) -> SectionFile:
+    """Map a file and check its header and table: magic, version, kind (any when None), and where everything lies.
 
     Takes time for the table alone, however large the sections are. Raises NotFoundError when there is no file,
     DamagedFileError when a check fails, and CollectionError for a version or kind that this release does not read.
@@ -185,9 +193,9 @@ def read_sections(path: Path, kind: str) -> SectionFile:
     found = table.get("kind"), table.get("meta"), table.get("sections")
     if not (isinstance(found[0], str) and isinstance(found[1], dict) and isinstance(found[2], list)):
         _damaged(path, "has a table that is none")
-    if found[0] != kind:
+    if kind is not None and found[0] != kind:
         raise CollectionError(f"{path} holds an index of kind {found[0]!r}, not {kind!r}")
-    return SectionFile(path, mapping, found[1], _sections(path, data, version, start, found[2]))
+    return SectionFile(path, mapping, found[0], found[1], _sections(path, data, version, start, found[2]))
 
 
 def _write(

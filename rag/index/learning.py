@@ -4,8 +4,7 @@
 - `rabitq*`: a random rotation, which spreads every vector evenly over its components (Gao and Long, SIGMOD 2024).
 - `leanvec`: the directions that matter, as many as one cache line of 2-bit codes holds (208), then a rotation within
   them. Without queries these are the principal directions of the vectors; with a sample of queries, the pair of
-  matrices that keeps inner products of queries and vectors best (LeanVec-Sphering: Tepper et al., 2024), balanced so
-  that both sides carry the same weight in each direction, since codes err in proportion to both.
+  matrices that keeps inner products of queries and vectors best (`rag.index.reduction`).
 - `pq`: 256 centroids for each 8 components, by k-means (`rag.index.product`).
 """
 
@@ -18,13 +17,13 @@ from numpy.typing import NDArray
 
 from rag.index.product import choose, learn_centroids, product_rows
 from rag.index.protocol import Metric
+from rag.index.reduction import Reduction, reduced
 
 __all__ = ["Learned", "learn", "learns"]
 
 MOST_ROWS = 50_000
 REDUCED = {"leanvec": 208, "leanvec4": 232}
 _SEED = 20240101
-_RIDGE = 1e-3
 _WIDE = 1024  # beyond it only the leading directions are worked out,
 _WIDE_NUMBERS = 2**25  # from so many numbers
 _ROUNDS, _SPARE = 6, 32
@@ -48,11 +47,16 @@ def learns(codec: str) -> bool:
 
 
 def learn(
-    codec: str, metric: Metric, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
+    codec: str,
+    metric: Metric,
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32] | None = None,
+    reduction: Reduction = "sphering",
 ) -> Learned:
-    """Learn from vectors float32[n, dim] (50,000 of them, for pq up to 65,536, chosen by a seed) and perhaps queries.
+    """Learn from vectors float32[n, dim] and perhaps queries float32[m, dim].
 
-    Both float32[n, dim]. The vectors must be finite and, under cosine, of any length but zero. Deterministic.
+    From 50,000 vectors, for pq up to 65,536, chosen by a seed. Without queries the `reduction` of leanvec is pca. The
+    vectors must be finite and, under cosine, of any length but zero. Deterministic.
     """
     rng = np.random.default_rng(_SEED)
     if codec == "pq":
@@ -75,7 +79,12 @@ def learn(
         asked = None if queries is None or not len(queries) else _unit(choose(queries, MOST_ROWS, rng), metric)
         if asked is not None and metric == "l2":
             asked = asked - mean.astype(np.float32)
-        base, query = _directions(spread, asked, min(REDUCED[codec], dim))
+        count = min(REDUCED[codec], dim)
+        if asked is None:
+            base, query = reduced(spread, spread, count, "pca")
+        else:
+            moment = (asked.T @ asked).astype(np.float64) / len(asked)
+            base, query = reduced(spread, moment, count, reduction)
         return _turned(mean, base, query, rng)
     return Learned(_float32(mean), _float32(base), _float32(query))
 
@@ -98,25 +107,6 @@ def _leading(rows: NDArray[np.float32], count: int, rng: np.random.Generator) ->
         basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
     small = (rows @ basis).astype(np.float64)
     return np.asarray((basis @ np.linalg.eigh(small.T @ small)[1][:, ::-1][:, :count]).T, dtype=np.float64)
-
-
-def _directions(
-    spread: NDArray[np.float64], queries: NDArray[np.float32] | None, reduced: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of the matrices for vectors and for queries, the most important direction first."""
-    if queries is None:
-        principal = np.linalg.eigh(spread)[1][:, ::-1].T[:reduced]
-        return principal, principal
-    asked = (queries.T @ queries).astype(np.float64) / len(queries)
-    # Few queries say nothing about most directions: a ridge lets the vectors decide there.
-    asked += _RIDGE * np.trace(asked) / len(asked) * np.eye(len(asked))
-    values, axes = np.linalg.eigh(asked)
-    root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
-    turn = np.linalg.eigh(root @ spread @ root)[1][:, ::-1].T[:reduced]
-    base, query = turn @ root, turn @ inverse
-    weight = np.einsum("rd,de,re->r", base, spread, base), np.einsum("rd,de,re->r", query, asked, query)
-    balance = (np.maximum(weight[1], 1e-30) / np.maximum(weight[0], 1e-30)) ** 0.25
-    return base * balance[:, None], query / balance[:, None]
 
 
 def _rotation(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:

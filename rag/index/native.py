@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import _native
-from rag.errors import DamagedFileError, InputError
+from rag.errors import DamagedFileError, InputError, did_you_mean
 from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.inputs import as_ids, as_vectors
 from rag.index.learning import Learned, learn, learns
 from rag.index.protocol import Metric
+from rag.index.reduction import REDUCTIONS, Reduction
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -134,26 +135,37 @@ class NativeIndex:
                 self._learn(matrix, None)
             self._store.add(id_array, matrix)
 
-    def learn(self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None) -> None:
+    def learn(
+        self,
+        vectors: NDArray[np.float32],
+        queries: NDArray[np.float32] | None = None,
+        *,
+        reduction: Reduction = "sphering",
+    ) -> None:
         """Let the codec learn from vectors float32[n, dim], and perhaps queries float32[m, dim], before any is added.
 
         Worth calling when the first vectors to be added are few or unlike the rest, or with leanvec when questions are
-        unlike passages. Codecs that learn nothing pass over it. Raises InputError once there are vectors.
+        unlike passages: then `reduction` is how leanvec makes use of them. Codecs that learn nothing pass over it.
+        Raises InputError once there are vectors.
         """
         matrix = as_vectors(vectors, self.dim)
         asked = None if queries is None else as_vectors(queries, self.dim, "queries")
         if not len(matrix):
             raise InputError("there are no vectors to learn from")
+        if reduction not in REDUCTIONS:
+            raise InputError(f"there is no reduction {reduction!r}", hint=did_you_mean(str(reduction), REDUCTIONS))
         if not (np.isfinite(matrix).all() and (asked is None or np.isfinite(asked).all())):
             raise InputError("vectors to learn from must be finite")
         with self._writing:
             if self._store.rows:
                 raise InputError("the index holds vectors already", hint="learn first, then add")
             if learns(self.codec):
-                self._learn(matrix, asked)
+                self._learn(matrix, asked, reduction)
 
-    def _learn(self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None) -> None:
-        self._learned = learn(self.codec, self.metric, vectors, queries)
+    def _learn(
+        self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None, reduction: Reduction = "sphering"
+    ) -> None:
+        self._learned = learn(self.codec, self.metric, vectors, queries, reduction)
         self._use(_native.VectorStore(self.dim, self.metric, self.codec, *self._learned))
 
     def delete(self, ids: NDArray[np.int64]) -> int:

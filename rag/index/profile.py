@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,30 +11,21 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.index.inputs import as_vectors, check_count
-from rag.index.native import CODECS, Codec
+from rag.index.native import CODECS
 from rag.index.neighbours import NOTHING, Progress, as_points, filled, local_dimension, nearest_others
 from rag.index.protocol import Metric
-from rag.index.scan import ScanIndex
+from rag.index.trial import TOP, CodecProfile, CodecTrial, chosen, sample_size
 
-__all__ = ["CodecProfile", "Profile", "QueryProfile", "Rows", "profile"]
+__all__ = ["Profile", "QueryProfile", "Rows", "profile"]
 
-SAMPLE = 20_000
-SAMPLE_BYTES = 256 << 20
 PAIRED = 10_000  # of the sample, those whose neighbours among each other are looked for
 SPECTRUM = 4096  # rows or numbers: the smaller side of the matrix whose spectrum is computed
-QUERIES = 500
 ASKED = 1000
 SUCCESSIONS = 1000
 BLOCK_NUMBERS = 1 << 22
 
 NEAREST = (20, 100)
 """The local dimension is averaged over this range of neighbours, as Levina and Bickel advise."""
-TOP = 10
-DEPTHS: Mapping[Codec, int] = {
-    "int8": 42, "lvq8": 52, "lvq4x8": 62, "lvq4x4": 62,
-    "rabitq1": 400, "rabitq2": 150, "rabitq4": 62, "leanvec": 150, "leanvec4": 62, "pq": 400,
-}  # fmt: skip
-"""How many the engine ranks again for 10 results, where a codec keeps two copies (native/codec.cpp)."""
 SHARES = (0.90, 0.95, 0.99)
 
 
@@ -45,23 +36,6 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CodecProfile:
-    """What a codec costs and finds on these vectors."""
-
-    codec: Codec
-    bytes: float
-    """Bytes a vector, everything included but what the codec has learned."""
-    scanned: float
-    """Bytes a vector that the first pass of a search reads."""
-    recall: float
-    """Share of the 10 nearest that a scan of the sample finds, at the codec's own depth of re-ranking."""
-    expected: float
-    """The same for all vectors: the mean of `recall`, which is too high if they are many more than the sample, and of
-    that for the nearest few of the sample at a depth less in proportion, which is too low. Measured: with 200,000
-    vectors 0.984 where a sample of 20,000 found 0.997 and 0.968."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +115,7 @@ def profile(
         raise InputError("there is one vector, and nothing to compare it with", hint="a profile needs at least 2")
     asked = None if queries is None else _checked_queries(queries, dim, metric)
     norms, keys = _read_all(vectors, metric, progress)
-    rows = _some(count, max(min(SAMPLE, SAMPLE_BYTES // (4 * dim)), 2), rng)
+    rows = chosen(count, sample_size(dim), rng)
     sample = _read(vectors, rows)
     points = as_points(sample, metric)
     _, first = np.unique(keys[rows], return_index=True)
@@ -151,7 +125,7 @@ def profile(
         same = "point in the same direction" if metric == "cosine" else "are the same"
         raise InputError(f"all {len(sample)} vectors that were looked at {same}, so that none is nearer than another")
 
-    paired = distinct[_some(len(distinct), PAIRED, rng)]
+    paired = distinct[chosen(len(distinct), PAIRED, rng)]
     k = min(NEAREST[1], len(paired) - 1)
     own = np.arange(len(paired))
     near = nearest_others(filled(paired), paired, own, k, threads=threads, progress=progress)
@@ -180,7 +154,7 @@ def profile(
         directions=directions,
         hubness=_skewness(np.bincount(ids[:, :TOP].ravel(), minlength=len(paired))),
         contrast=typical / max(float(distances[:, 0].mean()), NOTHING * typical),
-        codecs=_codecs(sample, asked, metric, count, rng, threads, progress),
+        codecs=_codecs(CodecTrial(sample, asked, metric, count, rng, threads), progress),
         queries=None if asked is None else _distant(sample, asked, metric, rng, threads),
     )
 
@@ -226,10 +200,6 @@ def _read_all(
     return norms, keys
 
 
-def _some(count: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
-
-
 def _distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(left.astype(np.float64) - right, axis=1))
 
@@ -240,7 +210,7 @@ def _three(values: Sequence[Any] | NDArray[Any]) -> tuple[float, float, float]:
 
 
 def _succession(vectors: NDArray[Any] | Rows, metric: Metric, typical: float, rng: np.random.Generator) -> float:
-    rows = _some(vectors.shape[0] - 1, SUCCESSIONS, rng)
+    rows = chosen(vectors.shape[0] - 1, SUCCESSIONS, rng)
     here, there = (as_points(_read(vectors, numbers), metric) for numbers in (rows, rows + 1))
     return float(_distances(here, there).mean() / typical)
 
@@ -285,12 +255,12 @@ def _distant(
     geometry: Metric = "l2" if metric == "l2" else "cosine"
     there = sample[sample.any(axis=1)] if metric == "ip" else sample
     asked = queries[queries.any(axis=1)] if metric == "ip" else queries
-    points = as_points(there[_some(len(there), PAIRED, rng)], geometry)
-    asked = as_points(asked[_some(len(asked), ASKED, rng)], geometry)
+    points = as_points(there[chosen(len(there), PAIRED, rng)], geometry)
+    asked = as_points(asked[chosen(len(asked), ASKED, rng)], geometry)
     if len(points) < 2 or not len(asked):
         return QueryProfile(len(queries), 0.0, 0.0)
     index, k = filled(points), min(TOP, len(points) - 1)
-    some = _some(len(points), ASKED, rng)
+    some = chosen(len(points), ASKED, rng)
     own = nearest_others(index, points[some], some, k, threads=threads).scores
     other = index.search(asked, k, threads=threads).scores
     usual, unusual = (np.sqrt(-scores.astype(np.float64)).mean(axis=1) for scores in (own, other))
@@ -298,55 +268,11 @@ def _distant(
     return QueryProfile(len(queries), ratio, float((unusual > np.quantile(usual, 0.95)).mean()))
 
 
-def _codecs(
-    sample: NDArray[np.float32],
-    queries: NDArray[np.float32] | None,
-    metric: Metric,
-    count: int,
-    rng: np.random.Generator,
-    threads: int,
-    progress: Progress | None,
-) -> tuple[CodecProfile, ...]:
-    if queries is None:
-        held = np.zeros(len(sample), bool)
-        held[_some(len(sample), min(QUERIES, len(sample) // 10), rng)] = True
-        base, asked = sample[~held], sample[held] if held.any() else sample
-    else:
-        base, asked = sample, queries[_some(len(queries), QUERIES, rng)]
-    k = min(TOP, len(base))
-    truth = np.sort(_scores(base, filled(base, metric).search(asked, k, threads=threads).ids, asked, metric))[:, ::-1]
-    few = max(min(round(TOP * len(sample) / count), k), 1)  # of the sample, as near as the 10 nearest of all
+def _codecs(trial: CodecTrial, progress: Progress | None) -> tuple[CodecProfile, ...]:
     found = []
-
-    def recall(index: ScanIndex, top: int, depth: int) -> float:
-        ids = index.search(asked, top, rerank=depth, threads=threads).ids
-        least = truth[:, top - 1] - 1e-6 * np.abs(truth[:, top - 1])  # of equals at the end of the list, any will do
-        return float((_scores(base, ids, asked, metric) >= least[:, None]).mean())
-
     for done, codec in enumerate(CODECS):
-        index = ScanIndex(base.shape[1], metric, codec)
-        try:
-            index.add(np.arange(len(base)), base)
-        except InputError:  # numbers beyond half precision: every number was checked to be finite before
-            continue
-        measured = expected = recall(index, k, 0)
-        if count > len(sample) and codec in DEPTHS:
-            share = min(few / TOP, len(sample) / count)
-            expected = (measured + min(measured, recall(index, few, max(round(DEPTHS[codec] * share), few)))) / 2
-        sizes = {part: size / len(base) for part, size in index.stats().bytes.items()}
-        scanned = sizes["codes"] + sizes.get("factors", 0.0)
-        found.append(CodecProfile(codec, sum(sizes.values()), scanned, measured, expected))
+        if (figures := trial(codec)) is not None:
+            found.append(figures)
         if progress is not None:
             progress("codecs", done + 1, len(CODECS))
     return tuple(found)
-
-
-def _scores(
-    base: NDArray[np.float32], ids: NDArray[np.int64], queries: NDArray[np.float32], metric: Metric
-) -> NDArray[np.float64]:
-    """The exact score of each found vector, float64[q, k]."""
-    out = np.empty(ids.shape)
-    for row, (numbers, query) in enumerate(zip(ids, as_points(queries, metric), strict=True)):
-        rows = as_points(base[numbers], metric).astype(np.float64)
-        out[row] = -((rows - query) ** 2).sum(axis=1) if metric == "l2" else rows @ query.astype(np.float64)
-    return out

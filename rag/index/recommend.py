@@ -1,29 +1,43 @@
-"""Which index suits vectors with a given profile."""
+"""Which index suits vectors: the one cost model, for `rag profile` and for collections that decide by themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rag.errors import InputError
-from rag.index.native import Codec
+from rag.index.native import CODECS, Codec
 from rag.index.order import Order
-from rag.index.profile import CodecProfile, Profile
+from rag.index.profile import Profile
+from rag.index.trial import CodecProfile
 
-__all__ = ["GRAPH_FROM", "Recommendation", "recommend"]
+__all__ = ["GRAPH_FROM", "RECALL", "Choice", "Recommendation", "choose", "recommend"]
 
-GRAPH_FROM = 2 << 20
-"""Bytes that one search of a scan may read; with more, walk a graph.
+GRAPH_FROM = 8 << 20
+"""Bytes that one search of a scan may read: 131,072 vectors at 64 bytes (leanvec), 5,461 of 384 float32 numbers.
 
-A scan on one thread reads about 10 bytes in a nanosecond: 6 ns for a vector of which it reads a line of 64 bytes. Our
-graph answers at recall 0.99 in some 200 us (60 us at 0.95; 117,791 x 384), in which a scan reads these 2 MiB: 32,768
-such vectors. Below, a scan finds as much in less time, and building it, filters and deletions cost next to nothing.
-At the border a graph is up to three times as fast at recall 0.95, but by less than a fifth of a millisecond."""
+A scan on one thread reads about 10 bytes in a nanosecond, 6 ns for a vector of 64 bytes, so it takes 0.8 ms at most. To
+encode the question costs more: several milliseconds with a small transformer. So nobody feels a faster search; and a
+scan is built in seconds, misses nothing that its codec holds, and makes nothing of filters and deletions.
+A graph answers in half a millisecond at recall 0.99 (0.2 ms at 0.95; text, 100,000 x 384, where a scan takes 0.8 ms)
+and costs 0.27 ms of processor time a vector. With 131,072 vectors that is 35 s, which half a millisecond saved a search
+repays after 70,000 of them; with 30,000 vectors a scan is no slower. From the border on a scan grows with the vectors,
+and is felt where many ask at once; a graph hardly grows.
+The same bytes decide between exact and compressed: as long as all numbers are read within them, none is rounded."""
+RECALL = 0.99
+"""Share of the 10 nearest that a codec has to let a search find, and that a search of a collection asks a graph for.
+
+With less, a collection would find less on the day it outgrows the scan: at 0.95 a graph found 0.967 of the 100 nearest
+of the same text, which rerankers are given, at 0.99 it found 0.992, for a quarter of a millisecond more."""
 NANOSECONDS_A_BYTE = 0.094
 
 GRAPH_CODECS: tuple[Codec, ...] = ("leanvec4", "rabitq4", "lvq4x8", "int8")
 """For a graph, the best first. A walk sees first copies alone, and each step rests on the one before: 4 bits lead it
 better than 1 or 2. It ranks again what it has seen, more for a higher recall: so the recall of the sample counts."""
+ROUNDED: frozenset[Codec] = frozenset({"lvq4x4"})
+"""Never chosen: its finer copy has 8 bits a number, and whenever segments are merged vectors are rounded anew. With the
+12 bits of the others these errors stay far below what decides a ranking, with 8 they add up."""
 SORTED = 0.9
 """`succession` below which neighbouring rows count as alike."""
 STRANGE = 0.5
@@ -44,28 +58,71 @@ class Recommendation:
     reasons: tuple[str, ...]
 
 
-def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
-    """Choose scan or graph, codec and order of insertion, for at least this recall@10.
+class Choice(NamedTuple):
+    """An index, and the bytes that the scan which was considered for it reads in one search."""
 
-    The codec is the one of which a search reads the fewest bytes, among those with which a scan of all is expected to
-    reach the recall (of equals leanvec, which is the fastest to score); the one that finds most where none does.
+    kind: Literal["scan", "graph"]
+    codec: Codec
+    read: float
+
+
+def choose(
+    count: int,
+    sizes: Mapping[Codec, tuple[float, float]],
+    trial: Callable[[Codec], CodecProfile | None],
+    *,
+    recall: float = RECALL,
+    graph_codecs: Sequence[Codec] = GRAPH_CODECS,
+) -> Choice:
+    """The index for so many vectors, with the fewest trials.
+
+    `sizes`: for each codec that may be chosen, float32 among them, bytes a vector and those that a first pass reads.
+    `trial` tells what a codec finds, or None where it cannot hold the vectors.
+
+    Few vectors are scanned as they are. Of more, the codec is the one of which a search reads the fewest bytes, among
+    those with which a scan of all is expected to reach the recall (of equals leanvec, which is the fastest to score);
+    the one that finds most where none does. Where also that scan reads too much, a graph, with the first of its codecs
+    that finds enough on the sample.
+    """
+    if (exact := count * sizes["float32"][1]) <= GRAPH_FROM:
+        return Choice("scan", "float32", exact)
+    found: dict[Codec, CodecProfile] = {}
+    for codec in sorted(
+        sizes.keys() - ROUNDED, key=lambda c: (*sizes[c][::-1], not c.startswith("leanvec"), CODECS.index(c))
+    ):
+        if (figures := trial(codec)) is not None:
+            found[codec] = figures
+            if figures.expected >= recall:
+                best = codec
+                break
+    else:
+        best = max(found, key=lambda c: found[c].expected)
+    read = count * sizes[best][1]
+    if read <= GRAPH_FROM:
+        return Choice("scan", best, read)
+    for codec in graph_codecs:
+        walked = found[codec] if codec in found else trial(codec) if codec in sizes else None
+        if walked is not None and walked.recall >= recall:
+            return Choice("graph", codec, read)
+    return Choice("graph", best, read)
+
+
+def recommend(profile: Profile, *, recall: float = RECALL) -> Recommendation:
+    """Choose scan or graph, codec and order of insertion, for at least this recall@10, as `choose` does.
+
     Raises InputError for a recall outside of 0 to 1.
     """
     if not 0 < recall <= 1:
         raise InputError(f"recall is {recall!r}, expected more than 0 and at most 1")
     reasons = []
-    enough = [c for c in profile.codecs if c.expected >= recall] or [max(profile.codecs, key=lambda c: c.expected)]
-    best = min(enough, key=lambda c: (c.scanned, c.bytes, not c.codec.startswith("leanvec"), -c.expected))
-    exact = next(c for c in profile.codecs if c.codec == "float32")
+    figures = {c.codec: c for c in profile.codecs}
+    sizes = {c.codec: (c.bytes, c.scanned) for c in profile.codecs}
+    choice = choose(profile.count, sizes, figures.get, recall=recall)
+    graph = choice.kind == "graph"
+    best, exact = figures[choice.codec], figures["float32"]
+    scan_us = choice.read * NANOSECONDS_A_BYTE / 1000
     if profile.count * exact.scanned <= GRAPH_FROM:
-        best = exact
         reasons.append(f"float32: {profile.count} vectors are so few that compressing them gains nothing")
-    read = profile.count * best.scanned
-    scan_us = read * NANOSECONDS_A_BYTE / 1000
-    graph = read > GRAPH_FROM
-    if graph:
-        reached = {c.codec: c for c in profile.codecs if c.recall >= recall}
-        best = next((reached[codec] for codec in GRAPH_CODECS if codec in reached), best)
     if best is not exact:
         told = f"{best.recall:.3f} on the sample" if graph else f"{best.expected:.3f} expected"
         reasons.append(
@@ -73,7 +130,7 @@ def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
             f"{best.scanned:.0f} of them in the first copy; float32 takes {exact.bytes:.0f}"
         )
     reasons.append(
-        f"{'graph' if graph else 'scan'}: a scan reads {read / 2**20:.1f} MiB in about {scan_us:.0f} us for a query; a "
+        f"{choice.kind}: a scan reads {choice.read / 2**20:.1f} MiB in about {scan_us:.0f} us for a query; a "
         f"graph pays from {GRAPH_FROM / 2**20:.0f} MiB on"
     )
     order: Order = "given"
@@ -88,4 +145,4 @@ def recommend(profile: Profile, *, recall: float = 0.99) -> Recommendation:
             f"queries are unlike the vectors ({profile.queries.far:.0%} are farther off than 95 % of these): let "
             "leanvec learn from a sample of them (ScanIndex.learn)"
         )
-    return Recommendation("graph" if graph else "scan", best.codec, order, best, scan_us, tuple(reasons))
+    return Recommendation(choice.kind, best.codec, order, best, scan_us, tuple(reasons))

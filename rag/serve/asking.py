@@ -32,6 +32,14 @@ class Retriever(str, Enum):
     bm25 = "bm25"
 
 
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1.0,
+        help="Share of the nearest vectors to find where a graph is walked: 0.99 if left out.",
+    ),
+]
 By = Annotated[Retriever, typer.Option("--by", help="Find by meaning and words together, or by one of them.")]
 
 
@@ -41,6 +49,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Hits to show.")] = 10,
     by: By = Retriever.hybrid,
     where: Filter = None,
+    recall: Recall = None,
     json_out: Json = False,
 ) -> None:
     """Find the chunks that fit a query best."""
@@ -51,7 +60,7 @@ def search(
     from rag.types import Query
 
     with Collection.open(kb) as collection:
-        hits = Pipeline(retrieve(by, k) >> Top(k=k), collection=collection).run(Query(query, where)).hits
+        hits = Pipeline(retrieve(by, k, recall) >> Top(k=k), collection=collection).run(Query(query, where)).hits
         if json_out:
             show.print_json({"query": query, "hits": hits})
             return
@@ -74,6 +83,7 @@ def ask(
     passages: Annotated[int, typer.Option("-k", min=1, help="Passages to answer from.")] = 5,
     by: By = Retriever.hybrid,
     where: Filter = None,
+    recall: Recall = None,
     json_out: Json = False,
 ) -> None:
     """Answer a question from the documents, with the places it rests on."""
@@ -86,7 +96,7 @@ def ask(
     model = llm or load_config().llm
     with Collection.open(kb) as collection:
         answerer: Flow = Generate() if model else ExtractiveAnswer()
-        flow = retrieve(by, max(4 * passages, 20)) >> BuildContext(max_passages=passages) >> answerer
+        flow = retrieve(by, max(4 * passages, 20), recall) >> BuildContext(max_passages=passages) >> answerer
         pipeline = Pipeline(flow, collection=collection, llm=model).bind()
         if question is not None:
             _answer(pipeline, question, where, json_out)
@@ -94,15 +104,16 @@ def ask(
             _converse(pipeline, collection, where, json_out)
 
 
-def retrieve(by: Retriever, k: int) -> Flow:
+def retrieve(by: Retriever, k: int, recall: float | None) -> Flow:
     """The flow that finds k candidates in one of the three ways."""
     from rag.operators.retrieval import BM25, Dense, Fuse
 
+    given = {} if recall is None else {"recall": recall}
     if by is Retriever.dense:
-        return Dense(k=k)
+        return Dense(k=k, **given)
     if by is Retriever.bm25:
         return BM25(k=k)
-    return (Dense(k=max(k, 100)) | BM25(k=max(k, 100))) >> Fuse(k=k)
+    return (Dense(k=max(k, 100), **given) | BM25(k=max(k, 100))) >> Fuse(k=k)
 
 
 def _answer(pipeline: Pipeline, question: str, where: str | None, json_out: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commands that make and look after a collection: index, info, repair."""
+"""Commands that make and look after a collection: index, info, upgrade, repair."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rag.errors import ConfigError
 
 if TYPE_CHECKING:
     from rag.collection import Collection
+    from rag.collection.info import Info
     from rag.operators.indexing.ingest import IndexProgress, IndexReport
     from rag.operators.indexing.settings import IndexSettings
 
@@ -36,6 +37,7 @@ class Chunker(str, Enum):
 class Codec(str, Enum):
     """Ways to keep vectors."""
 
+    auto = "auto"
     float32 = "float32"
     float16 = "float16"
     int8 = "int8"
@@ -62,7 +64,12 @@ def index(
     include: Annotated[list[str], typer.Option(help='Only files that fit this pattern, e.g. "*.md"; repeatable.')] = [],  # noqa: B006
     exclude: Annotated[list[str], typer.Option(help="Not what fits this pattern; repeatable.")] = [],  # noqa: B006
     encoder: Annotated[str | None, typer.Option(help="Encoder of a new collection, e.g. all-MiniLM-L6-v2.")] = None,
-    codec: Annotated[Codec, typer.Option(help="How a new collection keeps vectors.")] = Codec.float32,
+    codec: Annotated[
+        Codec | None,
+        typer.Option(
+            help="How a new collection keeps vectors: auto (if left out) goes by their number; others are scanned."
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +97,8 @@ def index(
             raise NotFoundError(f"there is no file or folder {str(path)!r}")
     if Collection.exists(kb):
         collection = Collection.open(kb)
-        made_with, kept_in = collection.info().encoder, collection.info().engine
+        facts = collection.info()
+        made_with, kept_in = facts.encoder, facts.engine
         if engine is not None and canonical_uri(engine) != kept_in:
             collection.close()
             raise ConfigError(
@@ -103,10 +111,18 @@ def index(
                 f"{kb} was made with encoder {made_with!r}, not {encoder!r}",
                 hint="a collection keeps one encoder: name a new folder, or leave --encoder out",
             )
+        if codec is not None and codec.value != facts.codec:
+            collection.close()
+            raise ConfigError(
+                f"{kb} keeps vectors as {facts.codec!r}, not as {codec.value!r}",
+                hint=f"rag upgrade {kb} --codec {codec.value}",
+            )
     else:
         chosen = encoder or load_config().encoder
         given: dict[str, Any] = {"encoder": chosen} if chosen else {}
-        collection = Collection.create(kb, codec=codec.value, engine=engine, language=language, **given)
+        if codec is not None:
+            given["codec"] = codec.value
+        collection = Collection.create(kb, engine=engine, language=language, **given)
     with collection:
         settings = _settings(collection, chunker, chunk_size, overlap, small_to_big, include, exclude)
         with _progress() as progress:
@@ -241,8 +257,9 @@ def info(
             ("documents", facts.documents),
             ("chunks", f"{facts.chunks} in {facts.segments} segments ({facts.deleted} deleted, not yet merged away)"),
             ("generation", f"{facts.generation}, of {facts.updated:%Y-%m-%d %H:%M:%S} UTC"),
-            ("encoder", f"{facts.encoder}, {facts.dim} dimensions, {facts.metric}, kept as {facts.codec}"),
+            ("encoder", f"{facts.encoder}, {facts.dim} dimensions, {facts.metric}"),
             ("engine", facts.engine or "our own"),
+            ("vectors", "\n".join(_kept(facts))),
             ("words", facts.language),
             ("size", sizes),
             ("metadata", ", ".join(fields) or "-"),
@@ -257,6 +274,51 @@ def info(
         from rag.errors import DamagedFileError
 
         raise DamagedFileError("\n".join(report.problems), hint=f"rag repair {kb}")
+
+
+def _kept(facts: Info) -> list[str]:
+    """How vectors are kept: what was asked for, and a line for each segment."""
+    from rag.index.recommend import RECALL
+
+    lines = [f"codec {facts.codec}" + (": each segment decides by itself" if facts.codec == "auto" else "")]
+    for one in facts.indexes:
+        told = f"{one.kind} of {one.chunks} in {one.codec}, {one.bytes_per_vector:.0f} bytes a vector"
+        if one.tombstones:
+            told += f", {one.tombstones} tombstones"
+        if one.degree is not None:
+            told += f", up to {one.degree} links each"
+        if one.effort is not None:
+            window = one.effort.window(RECALL, 10)
+            told += f"; recall@10 {max(one.effort.recalls):.4f} at best, " + (
+                f"{RECALL} with a window of {window}" if window else f"scanned for {RECALL}"
+            )
+        lines.append(told)
+    return lines
+
+
+def upgrade(
+    kb: KB,
+    codec: Annotated[
+        Codec, typer.Option(help="How it keeps vectors from now on: auto goes by their number; others are scanned.")
+    ] = Codec.auto,
+    json_out: Json = False,
+) -> None:
+    """Keep the vectors of a collection as this release would, or in another codec; readers go on meanwhile.
+
+    Segments are written anew one by one. An interrupted run goes on where it was.
+    """
+    from rag.collection import Collection
+    from rag.serve import show
+
+    with Collection.open(kb) as collection:
+        with show.Progress() as progress:
+            rewritten = collection.upgrade(codec.value, progress=progress)
+        facts = collection.info()
+    if json_out:
+        show.print_json({"collection": str(kb), "rewritten": rewritten, "indexes": facts.indexes})
+    else:
+        show.stdout().print(f"[bold]{rewritten} of {facts.segments} segments written anew[/]")
+        show.stdout().print("\n".join(_kept(facts)), markup=False)
 
 
 def repair(kb: KB, json_out: Json = False) -> None:
@@ -276,5 +338,5 @@ def repair(kb: KB, json_out: Json = False) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (index, info, repair):
+    for command in (index, info, upgrade, repair):
         app.command()(command)

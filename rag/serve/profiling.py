@@ -57,7 +57,7 @@ def profile(
         if not len(collection):
             raise ConfigError(f"{kb} holds no vectors to look at", hint=f"rag index {kb} PATH")
         asked = None if texts is None else collection.encoder.encode_queries(texts)
-        with _progress() as progress:
+        with show.Progress() as progress:
             figures = measure(_Vectors(collection), asked, collection.info().metric, seed=seed, progress=progress)
     advice = recommend(figures, recall=recall)
     if json_out:
@@ -77,36 +77,6 @@ def _lines(path: Path) -> list[str]:
     if not questions:
         raise ConfigError(f"{path} holds no questions", hint="write one a line")
     return questions
-
-
-class _progress:  # noqa: N801  used like a function
-    """A progress bar on standard error; silent when that is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        from rag.serve import show
-
-        console = show.stderr()
-        self._bar = Progress(
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> _progress:
-        self._bar.start()
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def _print(figures: Profile, advice: Recommendation) -> None:

@@ -17,6 +17,7 @@ from rag.pipelines.events import Span
 from rag.types import Answer, Chunk, Citation, Hits, State
 
 __all__ = [
+    "Progress",
     "as_json",
     "print_answer",
     "print_citations",
@@ -37,6 +38,35 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console for progress and remarks."""
     return Console(stderr=True, highlight=False)
+
+
+class Progress:
+    """A progress bar on standard error, called with what is done, and how much of how much; silent when that is no
+    terminal."""
+
+    def __init__(self) -> None:
+        from rich import progress
+
+        console = stderr()
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("[dim]{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
 
 def print_json(value: Any) -> None:

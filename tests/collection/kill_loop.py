@@ -1,9 +1,9 @@
 """Kills writers: `python -m tests.collection.kill_loop --kills 200`.
 
-A process adds, replaces and deletes documents and merges segments, again and again, and prints what it has committed;
-it is killed (SIGKILL) at a random moment. Then everything that it printed must be there and be found, or the commit
-that was under way as well, whole; `rag info --verify` must find nothing wrong; and a reader that was opened before
-must still see what it saw. The next process goes on from there.
+A process adds, replaces and deletes documents, merges segments and turns them from scans into graphs and back, again
+and again, and prints what it has committed; it is killed (SIGKILL) at a random moment. Then everything that it printed
+must be there and be found, or the commit that was under way as well, whole; `rag info --verify` must find nothing
+wrong; and a reader that was opened before must still see what it saw. The next process goes on from there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from pathlib import Path
 from rag.collection import Collection
 from rag.collection.manifest import Manifest
 from rag.errors import LockedError
+from rag.index import recommend
 from rag.serve import indexing
 from rag.types import Document
 from tests.collection.samples import ENCODER, check, document, put
 
 NAMES = [f"doc{i}" for i in range(12)]
+BORDER = 60
+"""Segments of more chunks are graphs."""
+ROUNDING = 2e-3
+"""Of the codecs that graphs keep vectors in."""
 
 
 def change(step: int) -> tuple[list[Document], list[str]]:
@@ -57,7 +62,8 @@ def step_of(collection: Collection) -> int:
 
 
 def write_on(folder: Path) -> None:
-    """Commit step after step and now and then merge everything, until the end comes from outside."""
+    """Commit step after step, and now and then merge or upgrade everything, until the end comes from outside."""
+    recommend.GRAPH_FROM = 64 * BORDER
     with Collection.open(folder, encoder=ENCODER) as collection, collection.writer() as writer:
         print("ready", flush=True)
         while True:
@@ -71,6 +77,9 @@ def write_on(folder: Path) -> None:
             if step % 5 == 0:
                 writer.compact()
                 print("merged", flush=True)
+            if step % 3 == 0:
+                writer.upgrade("float32" if step % 9 == 0 else "auto")
+                print("upgraded", flush=True)
 
 
 def refusal(collection: Collection) -> str:
@@ -84,11 +93,14 @@ def refusal(collection: Collection) -> str:
 
 @dataclass
 class Tally:
-    """What happened: `left_behind` counts the kills in the middle of a commit or a merge that left files."""
+    """What happened: `left_behind` counts the kills in the middle of a commit or a merge that left files, `graphs`
+    those after which some segment was a graph."""
 
     kills: int = 0
     steps: int = 0
     merges: int = 0
+    upgrades: int = 0
+    graphs: int = 0
     left_behind: int = 0
 
 
@@ -117,17 +129,19 @@ def run(folder: Path, kills: int, seed: int) -> Tally:
             assert process.returncode == -signal.SIGKILL, process.returncode
             tally.kills += 1
             tally.merges += lines.count("merged")
-            printed = max([before, *(int(line) for line in lines if line != "merged")])
+            tally.upgrades += lines.count("upgraded")
+            printed = max([before, *(int(line) for line in lines if line.isdigit())])
             known += [next(history) for _ in range(printed + 2 - len(known))]
             needed = {Path(file.name).name for file in Manifest.read(folder).files}
             tally.left_behind += any(path.name not in needed for path in (folder / "segments").iterdir())
             with Collection.open(folder, encoder=ENCODER) as collection:
                 tally.steps = step_of(collection)
                 assert printed <= tally.steps <= printed + 1, (printed, tally.steps)
-                check(collection, known[tally.steps])
+                tally.graphs += any(one.kind == "graph" for one in collection.info().indexes)
+                check(collection, known[tally.steps], ROUNDING)
             with contextlib.redirect_stdout(io.StringIO()):
                 indexing.info(folder, verify=True)  # rag info --verify, which raises when something is wrong
-            check(reader, known[before])
+            check(reader, known[before], ROUNDING)
     return tally
 
 
@@ -142,8 +156,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill-loop-") as folder:
         tally = run(Path(folder) / "kb", chosen.kills, chosen.seed)
     print(
-        f"{tally.kills} kills, {tally.left_behind} of them left files of an unfinished commit; {tally.steps} commits "
-        f"and {tally.merges} merges came through; nothing that was committed is lost"
+        f"{tally.kills} kills, {tally.left_behind} of them left files of an unfinished commit, {tally.graphs} graphs; "
+        f"{tally.steps} commits, {tally.merges} merges and {tally.upgrades} upgrades came through; nothing that was "
+        "committed is lost"
     )
 
 

@@ -81,8 +81,8 @@ def advance(writer: Writer) -> int:
     return writer.commit()
 
 
-def check(collection: Collection, expected: dict[str, Document]) -> None:
-    """The collection holds and finds exactly these documents."""
+def check(collection: Collection, expected: dict[str, Document], rounding: float = 1e-6) -> None:
+    """The collection holds and finds exactly these documents, with numbers rounded by so much."""
     assert set(collection.documents()) == set(expected)
     ids = collection.chunk_ids()
     assert len(ids) == len(collection) == sum(len(chunked(d)) for d in expected.values())
@@ -96,7 +96,7 @@ def check(collection: Collection, expected: dict[str, Document]) -> None:
         vectors = ENCODER.encode_queries([c.text for c in stored])
         for chunk, hits in zip(stored, collection.search_dense(vectors, 2, threads=1), strict=True):
             assert chunk.text in [found.text for found in hits.chunks()]
-        assert np.allclose(collection.vectors(own), vectors, atol=1e-6)
+        assert np.allclose(collection.vectors(own), vectors, atol=rounding)
     for name in {f"doc{i}" for i in range(12)}:
         (hits,) = collection.search_lexical([name], 100, threads=1)
         assert {c.document for c in hits.chunks()} == ({name} & set(expected))

@@ -274,16 +274,16 @@ def test_folders_that_are_no_collection(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_version(tmp_path: Path) -> None:
-    from rag.collection.manifest import Manifest, _crc
+    from rag.collection.manifest import FORMAT, Manifest, _crc
 
     filled(tmp_path / "kb", [document("a")]).close()
     path = tmp_path / "kb" / "manifest.json"
     content = json.loads(path.read_text())
     del content["crc32c"]
-    content["format"] = 2
+    content["format"] = FORMAT + 1
     content["something"] = "new"
     path.write_text(json.dumps({"crc32c": _crc(content), **content}))
-    with pytest.raises(CollectionError, match=r"format 2.*upgrade"):
+    with pytest.raises(CollectionError, match=rf"format {FORMAT + 1}.*upgrade"):
         Collection.open(tmp_path / "kb")
     assert Manifest.model_config["extra"] == "forbid"
 

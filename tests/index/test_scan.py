@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,6 +226,90 @@ def test_a_long_search_can_be_interrupted() -> None:
         signal.signal(signal.SIGALRM, before)
         _native.set_isa(isa)
     assert len(index.search(queries[:1], 3).ids) == 1
+
+
+@pytest.mark.parametrize("codec", TWO_COPIES)
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_first_pass_gives_a_batch_the_candidates_of_single_queries(codec: Codec, metric: Metric) -> None:
+    index, vectors = _filled(codec, n=2500, dim=100, metric=metric)
+    queries = vectors[:70] + random_vectors(np.random.default_rng(1), 70, 100)
+    # No deeper than k: a candidate more or less in the first pass would show in the result.
+    batch = index.search(queries, 20, rerank=20)
+    for threads in (1, 3):
+        alone = [index.search(query[None], 20, rerank=20, threads=threads) for query in queries]
+        np.testing.assert_array_equal(batch.ids, np.concatenate([found.ids for found in alone]))
+        np.testing.assert_array_equal(batch.scores, np.concatenate([found.scores for found in alone]))
+    for some in (slice(9), slice(30, 64)):
+        np.testing.assert_array_equal(index.search(queries[some], 20, rerank=20).ids, batch.ids[some])
+
+
+@pytest.mark.parametrize("codec", ["float32", "rabitq1", "leanvec", "pq"])
+def test_of_many_equal_vectors_the_smallest_ids_are_found(codec: Codec) -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(6000)
+    index = ScanIndex(32, "ip", codec)
+    index.learn(random_vectors(rng, 500, 32))
+    index.add(ids, np.tile(random_vectors(rng, 1, 32), (6000, 1)))
+    for q in (1, 40):
+        found = index.search(random_vectors(rng, q, 32), 50)
+        np.testing.assert_array_equal(found.ids, np.tile(np.arange(50), (q, 1)))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_stored_depends_neither_on_threads_nor_on_how_many_are_added_at_once(codec: Codec) -> None:
+    vectors = random_vectors(np.random.default_rng(0), 1100, 70)
+    whole, parts = ScanIndex(70, "l2", codec), ScanIndex(70, "l2", codec)
+    for index in (whole, parts):
+        index.learn(vectors)
+    whole.add(np.arange(1100), vectors)
+    for first, last in ((0, 1), (1, 8), (8, 505), (505, 1100)):
+        parts.add(np.arange(first, last), vectors[first:last])
+    np.testing.assert_array_equal(whole.vectors(np.arange(1100)), parts.vectors(np.arange(1100)))
+    queries = random_vectors(np.random.default_rng(1), 30, 70)
+    a, b = whole.search(queries, 20, rerank=20), parts.search(queries, 20, rerank=20)
+    np.testing.assert_array_equal(a.ids, b.ids)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_searches_go_on_while_vectors_are_added() -> None:
+    index, vectors = _filled("leanvec", n=3000, dim=64)
+    more = random_vectors(np.random.default_rng(1), 60_000, 64)
+    before = index.search(vectors[:20], 1)
+    adding = threading.Thread(target=index.add, args=(np.arange(3000, 63_000), more))
+    adding.start()
+    while adding.is_alive():
+        found = index.search(vectors[:20], 1)
+        np.testing.assert_array_equal(found.ids, before.ids)  # each finds itself, new ones or not
+        np.testing.assert_array_equal(found.scores, before.scores)
+    adding.join()
+    assert len(index) == 63_000
+    np.testing.assert_array_equal(index.search(more[-5:], 1).ids[:, 0], np.arange(62_995, 63_000))
+
+
+def test_an_interrupted_add_adds_nothing() -> None:
+    index, vectors = _filled("leanvec", n=500, dim=256)
+    more = np.tile(random_vectors(np.random.default_rng(1), 20_000, 256), (4, 1))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before, isa = signal.signal(signal.SIGALRM, interrupt), _native.isa()
+    _native.set_isa("portable")  # slow enough to be caught in the middle
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
+        with pytest.raises(Interrupted):
+            index.add(np.arange(500, 80_500), more)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        _native.set_isa(isa)
+    assert len(index) == 500
+    index.add(np.arange(500, 600), more[:100])
+    np.testing.assert_array_equal(index.search(more[:100], 1).ids[:, 0], np.arange(500, 600))
+    np.testing.assert_array_equal(index.search(vectors[:9], 1).ids[:, 0], np.arange(9))
 
 
 # --- files

@@ -29,6 +29,7 @@ def test_help_lists_the_commands(rag: RagCommand):
         "eval",
         "operators",
         "repair",
+        "upgrade",
     ):
         assert f" {command} " in done.out
 
@@ -97,6 +98,30 @@ def test_info_shows_and_verifies(rag: RagCommand, kb: Path):
     assert facts["encoder"] == "hashing:128"
     assert facts["verified"]["problems"] == []
     assert "hashing:128" in rag("info", kb).out
+
+
+def test_info_tells_how_each_segment_keeps_vectors_and_upgrade_changes_it(rag: RagCommand, kb: Path):
+    facts = rag("info", kb, "--json").json
+    (kept,) = facts["indexes"]
+    assert (facts["codec"], kept["kind"], kept["codec"], kept["tombstones"]) == ("auto", "scan", "float32", 0)
+    assert kept["chunks"] == facts["chunks"]
+    assert kept["bytes"] == facts["bytes"]["vectors"]
+    assert "each segment decides by itself" in rag("info", kb).out
+    assert rag("upgrade", kb, "--json").json["rewritten"] == 0
+    done = rag("upgrade", kb, "--codec", "int8")
+    assert done.code == 0
+    assert "1 of 1 segments written anew" in done.out
+    assert "in int8" in rag("info", kb).out
+    assert rag("info", kb, "--verify", "--json").json["codec"] == "int8"
+    assert rag("search", kb, "rope", "--recall", "1").code == 0
+    assert rag("ask", kb, "What is a sheet?", "--recall", "0.9").code == 0
+
+
+def test_a_codec_is_not_changed_by_indexing_again(rag: RagCommand, kb: Path, documents: Path):
+    done = rag("index", kb, documents, "--codec", "leanvec")
+    assert done.code == 2
+    assert "rag upgrade" in done.err
+    assert rag("index", kb, documents, "--codec", "auto").code == 0
 
 
 def test_damage_is_found_and_repaired(rag: RagCommand, kb: Path):

@@ -54,7 +54,11 @@ def index_paths(
     raises; the collection then holds the last commit.
     """
     roots_given = _existing([paths] if isinstance(paths, str | Path) else paths)
-    with collection.writer() as writer:
+
+    def told(what: str, done: int, total: int) -> None:
+        run.tell(f"{what}: {done:,} of {total:,} vectors")
+
+    with collection.writer(progress=told) as writer:
         collection.refresh()
         run = _Run(collection, writer, settings, progress, batch, commit_every)
         run.index(roots_given)
@@ -122,7 +126,7 @@ class _Run:
         self._settled |= stay.difference(*(self._files[name] for name in unseen))
         self._files_done = self.report.files_unchanged
         for name, file in pending:
-            self._tell(name)
+            self.tell(name)
             self._index_file(name, file)
             self._files_done += 1
         self._flush()
@@ -130,7 +134,7 @@ class _Run:
         self._writer.settings["roots"] = self._roots.stored()
         with self._timed("write"):
             self._writer.commit()
-        self._tell("")
+        self.tell("")
 
     def _walk(self, paths: list[Path]) -> tuple[dict[str, SourceFile], list[str]]:
         """The files by id, and the ids of stored files below these paths that are there no more."""
@@ -246,7 +250,7 @@ class _Run:
 
         def count(done: int) -> None:
             self.report.chunks += done
-            self._tell("")
+            self.tell("")
 
         before = self.report.chunks
         vectors = self._encoder.encode_documents(texts, progress=count)
@@ -296,7 +300,7 @@ class _Run:
         digest.update(json.dumps(dict(document.metadata), sort_keys=True).encode())
         return f"{self._version}{digest.hexdigest()}"
 
-    def _tell(self, current: str) -> None:
+    def tell(self, current: str) -> None:
         if self._progress is not None:
             self._progress(
                 IndexProgress(self._files_done, self.report.files, self._documents_done, self.report.chunks, current)

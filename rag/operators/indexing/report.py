@@ -15,7 +15,8 @@ _STAGES = ("walk", "read", "dedupe", "chunk", "encode", "write")
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """How far a run has come; `current` is the file being read, or empty while its chunks are encoded."""
+    """How far a run has come; `current` is the file being read, or how far the index of a large segment has been built,
+    or empty while chunks are encoded."""
 
     files: int
     total_files: int

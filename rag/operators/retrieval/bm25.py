@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
-from rag.operators.retrieval.search import both_hold, grouped_search
+from rag.operators.retrieval.search import both_hold, filters_of
 from rag.types import Hits, Query
 
 __all__ = ["BM25"]
@@ -31,13 +31,8 @@ class BM25(Operator, name="retrieval.bm25", waits=True):
 
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
         k = self.k or max(len(collection), 1)
-        return grouped_search(
-            query,
-            self.filter,
-            lambda rows, where: collection.search_lexical(
-                [query[row].text for row in rows], k, filter=where, k1=self.k1, b=self.b
-            ),
-        )
+        where = filters_of(query, self.filter)
+        return collection.search_lexical([q.text for q in query], k, filter=where, k1=self.k1, b=self.b)
 
     def limited(self, k: int) -> BM25:
         """This, asking for no more than k."""

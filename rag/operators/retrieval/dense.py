@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from rag.index.recommend import RECALL
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
-from rag.operators.retrieval.search import both_hold, grouped_search
+from rag.operators.retrieval.search import both_hold, filters_of
 from rag.types import Hits, Query
 
 __all__ = ["Dense"]
@@ -26,6 +27,13 @@ class Dense(Operator, name="retrieval.dense", waits=True):
     filter: str | None = Field(
         None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
     )
+    recall: float = Field(
+        RECALL,
+        gt=0,
+        le=1,
+        description="share of the true k nearest to find, on average, in a collection so large that a graph is walked; "
+        "1 ranks all by the finest copy",
+    )
 
     def run(self, query: Query, collection: Collection) -> Hits:
         return self.run_batch([query], collection)[0]
@@ -33,9 +41,7 @@ class Dense(Operator, name="retrieval.dense", waits=True):
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
         vectors = query_vectors(query, collection)
         k = self.k or max(len(collection), 1)
-        return grouped_search(
-            query, self.filter, lambda rows, where: collection.search_dense(vectors[rows], k, filter=where)
-        )
+        return collection.search_dense(vectors, k, filter=filters_of(query, self.filter), recall=self.recall)
 
     def limited(self, k: int) -> Dense:
         """This, asking for no more than k."""

@@ -1,29 +1,15 @@
-"""What the retrievers share: answering a batch of queries with few calls, one for each distinct filter."""
+"""What the retrievers share: the filters that hold for each query."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from rag.types import Query
 
-from rag.types import Hits, Query
-
-__all__ = ["both_hold", "grouped_search"]
+__all__ = ["both_hold", "filters_of"]
 
 
-def grouped_search(
-    queries: list[Query], own_filter: str | None, search: Callable[[list[int], str | None], list[Hits]]
-) -> list[Hits]:
-    """Hits for each query, by calling `search(rows, filter)` once for each distinct filter.
-
-    The filter of a query and the operator's own both have to hold.
-    """
-    rows_of: dict[str | None, list[int]] = {}
-    for row, query in enumerate(queries):
-        rows_of.setdefault(both_hold(own_filter, query.filter), []).append(row)
-    found: list[Hits] = [Hits()] * len(queries)
-    for where, rows in rows_of.items():
-        for row, hits in zip(rows, search(rows, where), strict=True):
-            found[row] = hits
-    return found
+def filters_of(queries: list[Query], own_filter: str | None) -> list[str | None]:
+    """For each query the filter within which it is answered: its own and the operator's both have to hold."""
+    return [both_hold(own_filter, query.filter) for query in queries]
 
 
 def both_hold(*expressions: str | None) -> str | None:
