@@ -67,9 +67,9 @@ nb::tuple sum_by_centroid(const FloatMatrix& vectors, const FloatCube& centroids
     return nb::make_tuple(sums, counts);
 }
 
-void add_vectors(VectorStore& store, const IdArray& ids, const FloatMatrix& vectors) {
+void add_vectors(VectorStore& store, const IdArray& ids, const FloatMatrix& vectors, size_t threads) {
     const nb::gil_scoped_release release;
-    store.add(span(ids), vectors.data(), thread_count(0), signals());
+    store.add(span(ids), vectors.data(), thread_count(threads), signals());
 }
 
 size_t remove_ids(VectorStore& store, const IdArray& ids) {
@@ -176,7 +176,7 @@ void bind_store(nb::module_& m) {
         .def_prop_ro("dim", &VectorStore::dim)
         .def_prop_ro("rows", counted<&VectorStore::rows>)
         .def_prop_ro("live", counted<&VectorStore::live>)
-        .def("add", add_vectors, "ids"_a, "vectors"_a)
+        .def("add", add_vectors, "ids"_a, "vectors"_a, "threads"_a = 0)
         .def("remove", remove_ids, "ids"_a)
         .def("vectors", decode, "ids"_a)
         .def("scan", scan_store, "queries"_a, "k"_a, "filter"_a.none() = nb::none(), "rerank"_a = 0, "threads"_a = 0)

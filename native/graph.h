@@ -92,6 +92,7 @@ struct Effort {
     // distance: an easy query ends soon, a hard one goes on (distance-adaptive search: Al-Jazzazi et al. 2025).
     float slack = std::numeric_limits<float>::infinity();
     size_t nearest = 10;
+    size_t least = 0;     // rows that are expanded all the same
     size_t expected = 0;  // rows that will be expanded, about; 0: as many as `window`
 };
 

@@ -136,7 +136,7 @@ bool Walk::gather() {
     while (waiting_ < kEnough) {
         const uint32_t row = pool_.expand();
         if (row == kNoRow) break;
-        if (pool_.expanded() < limit()) {
+        if (expanded_ >= effort_.least && pool_.expanded() < limit()) {
             pool_.finish();
             break;
         }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ class EffortCurve:
     slacks: tuple[float, ...]
     recalls: tuple[float, ...]
     expanded: tuple[float, ...]
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> EffortCurve | None:
+        """Out of a file; None when it was written while effort was still measured by windows."""
+        if "slacks" not in saved:
+            return None
+        series = (tuple(map(float, saved[name])) for name in ("slacks", "recalls", "expanded"))
+        return cls(int(saved["vectors"]), *series)
 
     def effort(self, recall: float) -> Effort | None:
         """What this recall takes, or None when nothing that was measured reaches it."""

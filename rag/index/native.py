@@ -78,6 +78,7 @@ class NativeIndex:
 
     kind: ClassVar[str]
     """Of the index, in its files."""
+    _threads = 0  # that change the index; all cores
 
     def __init__(self, dim: int, metric: Metric, codec: Codec) -> None:
         if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= MAX_DIM:
@@ -133,7 +134,7 @@ class NativeIndex:
         with self._writing:
             if self._learned is None and learns(self.codec) and len(matrix) and np.isfinite(matrix).all():
                 self._learn(matrix, None)
-            self._store.add(id_array, matrix)
+            self._store.add(id_array, matrix, self._threads)
 
     def learn(
         self,

@@ -61,9 +61,7 @@ def describe(path: str | os.PathLike[str]) -> IndexFile:
             rows=file.sizes["ids"] // 8,
             bytes=file.sizes,
             degree=None if graph is None else int(graph["degree"]),
-            effort=None
-            if effort is None
-            else EffortCurve(int(effort["vectors"]), tuple(effort["windows"]), tuple(effort["recalls"])),
+            effort=None if effort is None else EffortCurve.read(effort),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} does not say what it holds: {error}", hint=REBUILD) from error

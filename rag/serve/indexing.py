@@ -288,9 +288,9 @@ def _kept(facts: Info) -> list[str]:
         if one.degree is not None:
             told += f", up to {one.degree} links each"
         if one.effort is not None:
-            window = one.effort.window(RECALL, 10)
+            far = one.effort.effort(RECALL)
             told += f"; recall@10 {max(one.effort.recalls):.4f} at best, " + (
-                f"{RECALL} with a window of {window}" if window else f"scanned for {RECALL}"
+                f"{RECALL} by {far.expanded:.0f} steps" if far else f"scanned for {RECALL}"
             )
         lines.append(told)
     return lines

@@ -124,18 +124,21 @@ def test_the_recall_that_is_asked_for_is_reached(built: GraphIndex, exact: ScanI
 def test_real_queries_can_stand_in_for_the_sampled_ones(exact: ScanIndex) -> None:
     index = _built()
     curve = index.calibrate(QUERIES[:100])
-    assert list(curve.windows) == sorted(curve.windows)
+    assert list(curve.slacks) == sorted(curve.slacks)
     assert index.stats().effort == curve
     found = index.search(QUERIES[100:], 10, recall=0.9)
     assert _recall(found.ids, exact.search(QUERIES[100:], 10).ids) >= 0.88
 
 
 def test_a_batch_finds_what_single_queries_find(built: GraphIndex) -> None:
-    together = built.search(QUERIES, 7, effort=40, threads=2)
+    together = built.search(QUERIES[:15], 7, effort=40, threads=2)
+    many = built.search(QUERIES, 7, effort=40, threads=2)  # which may be scanned
     for row, query in enumerate(QUERIES[:50]):
         alone = built.search(query[None], 7, effort=40, threads=1)
-        np.testing.assert_array_equal(alone.ids[0], together.ids[row])
-        np.testing.assert_array_equal(alone.scores[0], together.scores[row])
+        assert (many.scores[row] >= alone.scores[0] - 1e-6).all()
+        if row < 15:
+            np.testing.assert_array_equal(alone.ids[0], together.ids[row])
+            np.testing.assert_array_equal(alone.scores[0], together.scores[row])
 
 
 @both_kinds
