@@ -132,19 +132,19 @@ def scan(codec: str, reranks: Sequence[int] = (), learns: bool = False) -> Conte
 
 
 def graph(codec: str, learns: bool = False) -> Contender:
-    """A walk along a graph; the window is swept."""
+    """A walk along a graph; the recall that is asked for is swept."""
 
     def make(spec: Spec, threads: int) -> Any:
         from rag.index import GraphIndex
 
         return GraphIndex(spec.dim, spec.metric, codec, threads=threads)  # type: ignore[arg-type]
 
-    efforts = [{"effort": window, "rerank": max(20, min(window, 40 + window // 8))} for window in WINDOWS]
+    efforts = [{"recall": recall} for recall in RECALLS]
     name = f"graph {codec}" + " ood" * learns
     return Contender(name, "modular-rag", partial(Ours, make=make, learns=learns), efforts, needs_learn=learns)
 
 
-WINDOWS = (10, 13, 17, 22, 28, 36, 48, 64, 90, 128, 180, 256, 360, 512, 720, 1024)
+RECALLS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.975, 0.985, 0.99, 0.995, 0.998)
 RERANKS = (10, 15, 20, 30, 50, 80, 120, 200, 400, 800, 1600)
 
 OURS: list[Contender] = [
