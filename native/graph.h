@@ -93,6 +93,7 @@ struct Effort {
     float slack = std::numeric_limits<float>::infinity();
     size_t nearest = 10;
     size_t least = 0;     // rows that are expanded all the same
+    float fill = 1;       // where rows have to pass: how many to meet at a step, as a share of the links of a row
     size_t expected = 0;  // rows that will be expanded, about; 0: as many as `window`
 };
 

@@ -104,6 +104,9 @@ double walk(const Graph& graph, const float* queries, size_t n, size_t k, const 
     const Bitmap* const passing = rows.all() ? nullptr : &selected->passing;
     const size_t linked = count_linked(graph, rows);
     const std::vector<uint32_t> entries = passing ? spread_entries(rows, linked) : std::vector<uint32_t>();
+    // Where many pass, those that a row leads to are enough; looking beyond the others would cost more than it finds.
+    const double share = static_cast<double>(rows.size()) / static_cast<double>(std::max<size_t>(store.rows(), 1));
+    effort.fill = static_cast<float>(std::max(1 - 1.5 * share, 0.25));
     const Alone alone(graph, rows, effort.waiting ? linked : rows.size());
     const Tier& tier = store.primary();
     const Tier& finest = store.finest();

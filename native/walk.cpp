@@ -169,11 +169,11 @@ void Walk::meet(std::span<const uint32_t> links) {
     waiting_ = n;
 }
 
-// Rows that do not pass are no stations of the walk: it goes on to their neighbours at once, as far as there is room for
-// them (ACORN: Patel et al. 2024, section 5).
+// Rows that do not pass are no stations of the walk: it goes on to their neighbours at once, until it has met so many rows
+// that pass as `fill` says (ACORN: Patel et al. 2024, section 5).
 void Walk::meet_passing(std::span<const uint32_t> links) {
     const Bitmap& passing = *passing_;
-    const size_t most = waiting_ + links.size();
+    const size_t most = waiting_ + static_cast<size_t>(effort_.fill * static_cast<float>(links.size()));
     visited_.reserve(0, links.size());
     for (const uint32_t row : links) {
         if (row == kNoRow) break;

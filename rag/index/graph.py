@@ -36,6 +36,7 @@ _FEW = 4096  # fewer vectors are scanned anyway
 _GROWTH = 1.5  # the effort is measured anew when there are so many times the vectors
 _UNTIDY = 0.2  # share of linked rows that may be deleted before links are led around them
 _WAITING, _WAITING_SHARE = 2048, 1 / 32  # so many rows may wait to be linked, or this share of those that are
+_FILTERED = 0.6  # of the misses that are allowed are aimed at under a filter, where the curve was not measured
 _SIGHT = 4096  # vectors that a search keeps in sight, at most
 _ALPHA = {"vamana": 1.2, "hnsw": 1.0}
 _NO_ROW = 2**32 - 1
@@ -290,7 +291,8 @@ class GraphIndex(NativeIndex):
         if window:
             found = self._graph.walk(matrix, wanted, allowed, window, rerank=deep, threads=cores)
             return Matches(found[0], found[1])
-        far = None if self._curve is None or recall == 1 else self._curve.effort(recall)
+        aim = recall if allowed is None else 1 - (1 - recall) * _FILTERED
+        far = None if self._curve is None or recall == 1 else self._curve.effort(aim)
         if far is None:
             everything = store.rows if recall == 1 else deep
             return Matches(*store.scan(matrix, wanted, allowed, everything, cores))

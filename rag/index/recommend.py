@@ -17,20 +17,19 @@ __all__ = ["GRAPH_FROM", "RECALL", "Choice", "Recommendation", "choose", "recomm
 GRAPH_FROM = 8 << 20
 """Bytes that one search of a scan may read: 131,072 vectors at 64 bytes (leanvec), 5,461 of 384 float32 numbers.
 
-A scan on one thread reads about 10 bytes in a nanosecond, 6 ns for a vector of 64 bytes, so it takes 0.8 ms at most. To
-encode the question costs more: several milliseconds with a small transformer. So nobody feels a faster search; and a
-scan is built in seconds, misses nothing that its codec holds, and makes nothing of filters and deletions.
-A graph answers in half a millisecond at recall 0.99 (0.2 ms at 0.95; text, 100,000 x 384, where a scan takes 0.8 ms)
-and costs 0.27 ms of processor time a vector. With 131,072 vectors that is 35 s, which half a millisecond saved a search
-repays after 70,000 of them; with 30,000 vectors a scan is no slower. From the border on a scan grows with the vectors,
-and is felt where many ask at once; a graph hardly grows.
+A scan on one thread takes some 3 ns for a vector of 64 bytes, so 0.4 ms at most, and a third of that for each of many
+queries in a batch. To encode the question costs more: several milliseconds with a small transformer. So nobody feels a
+faster search; and a scan is built in seconds, misses nothing that its codec holds, and makes nothing of filters and
+deletions. A graph answers in 0.1 ms at recall 0.99 (text, 117,791 x 384) and costs 0.2 ms of processor time a vector.
+With 131,072 vectors that is 26 s, which 0.3 ms saved a search repay after 90,000 of them; with 30,000 vectors a scan is
+no slower. From the border on a scan grows with the vectors, and is felt where many ask at once; a graph hardly grows.
 The same bytes decide between exact and compressed: as long as all numbers are read within them, none is rounded."""
 RECALL = 0.99
 """Share of the 10 nearest that a codec has to let a search find, and that a search of a collection asks a graph for.
 
 With less, a collection would find less on the day it outgrows the scan: at 0.95 a graph found 0.967 of the 100 nearest
 of the same text, which rerankers are given, at 0.99 it found 0.992, for a quarter of a millisecond more."""
-NANOSECONDS_A_BYTE = 0.094
+NANOSECONDS_A_BYTE = 0.045
 
 GRAPH_CODECS: tuple[Codec, ...] = ("leanvec4", "rabitq4", "lvq4x8", "int8")
 """For a graph, the best first. A walk sees first copies alone, and each step rests on the one before: 4 bits lead it

@@ -347,7 +347,7 @@ def test_a_scan_below_the_threshold_and_a_graph_above():
     below, above = recommend(_made(border)), recommend(_made(border + 1))
     assert (below.kind, below.codec) == ("scan", "leanvec")
     assert (above.kind, above.codec) == ("graph", "leanvec4")
-    assert below.scan_us == pytest.approx(788, rel=0.05)
+    assert below.scan_us == pytest.approx(377, rel=0.05)
 
 
 def test_the_smallest_first_copy_that_finds_enough():
