@@ -40,7 +40,10 @@ public:
         rows_.push_back(row);
         below_.push_back(below);
     }
-    void set(size_t place, const uint32_t* links) { std::copy_n(links, room_, own_links() + place * room_); }
+    void set(size_t place, const uint32_t* links) {
+        if (foreign_) extend(size_, room_);  // what is mapped from a file cannot be written to
+        std::copy_n(links, room_, own_links() + place * room_);
+    }
     // Links [places, room] in memory that `owner` keeps. Throws InputError for one that leads nowhere.
     void attach(std::span<const uint32_t> links, size_t room, const std::shared_ptr<void>& owner);
 

@@ -276,6 +276,23 @@ def test_an_index_larger_than_memory_is_searched_where_it_lies(tmp_path: Path) -
     np.testing.assert_array_equal(found, index.search(vectors[:50], 10, effort=64).ids)
 
 
+@pytest.mark.parametrize("how", ["delete", "consolidate", "compact"])
+def test_a_graph_from_a_file_is_tidied_without_adding_to_it(tmp_path: Path, how: str) -> None:
+    vectors = np.random.default_rng(4).normal(size=(6000, 24)).astype(np.float32)
+    index = GraphIndex(24, codec="float16", window=32)
+    index.add(np.arange(6000), vectors)
+    index.save(tmp_path / "graph")
+    opened = GraphIndex.open(tmp_path / "graph")
+    gone = np.arange(0, 6000, 3 if how == "delete" else 10)
+    opened.delete(gone)
+    if how != "delete":
+        getattr(opened, how)()
+    found = opened.search(vectors[1:2000:3], 1, effort=32).ids[:, 0]
+    left = np.setdiff1d(np.arange(1, 2000, 3), gone)
+    assert np.isin(left, found).mean() > 0.98
+    assert not np.isin(found, gone).any()
+
+
 BUILD = """
 import resource, sys
 import numpy as np
