@@ -32,7 +32,7 @@ bool worth_scanning(const Graph& graph, const RowSet& rows, Effort effort, size_
     const bool many = queries >= kMany && graph.store().primary().codec->panels();
     const size_t rows_a_link = many ? kScannedLinksByMany : kScannedLinks;
     const size_t step = graph.form().degree * (rows.all() ? 1 : 2) * rows_a_link;
-    return rows.size() <= (effort.expected ? effort.expected : effort.window) * step;
+    return rows.size() <= std::max(effort.expected ? effort.expected : effort.window, effort.nearest) * step;
 }
 
 // How many of the rows can be walked to.
@@ -92,13 +92,13 @@ double walk(const Graph& graph, const float* queries, size_t n, size_t k, const 
     const std::shared_lock lock(store.mutex());
     const std::shared_ptr<const Selection> selected = filter ? filter->in(store) : store.select();
     const RowSet& rows = selected->rows;
+    effort.nearest = std::max(effort.nearest, k);  // all of which a walk expands
     if (worth_scanning(graph, rows, effort, n)) {
         scan_rows(store, rows, ready.data(), n, k, effort.rerank, threads, interrupt, ids, scores);
         return 0;
     }
     const size_t scan_rerank = effort.rerank, fewest = effort.rerank ? effort.rerank : kRanked * k;
     if (effort.rerank == 0) effort.rerank = std::clamp(store.primary().codec->candidates(k), k, std::max(2 * effort.window, k));
-    effort.nearest = std::max(effort.nearest, k);
     effort.least = effort.expected / 2;
     std::atomic<size_t> expanded = 0;
     const Bitmap* const passing = rows.all() ? nullptr : &selected->passing;

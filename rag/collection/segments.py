@@ -35,8 +35,6 @@ __all__ = [
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 MOST_SEGMENTS = 8
-WIDE = 64
-"""Where more than one in so many vectors is asked for, a graph is not walked: to rank all of them costs less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +168,7 @@ def search_vectors(
                 continue
         index = part.vectors
         if isinstance(index, GraphIndex):
-            wanted = 1.0 if k * WIDE > len(index) else recall
-            found.append(index.search(queries, k, filter=own, recall=wanted, threads=threads))
+            found.append(index.search(queries, k, filter=own, recall=recall, threads=threads))
         elif isinstance(index, ScanIndex):
             deep = max(len(index), k) if recall == 1 else 0
             found.append(index.search(queries, k, filter=own, rerank=deep, threads=threads))
