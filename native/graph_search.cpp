@@ -56,13 +56,14 @@ struct Alone {
         const Tier& tier = graph.store().primary();
         const size_t kept = tier.codec->factors();
         for (size_t i = first; i < rows.size() && rows[i] < graph.known(); ++i) list.push_back(rows[i]);
+        if (list.empty()) return;
         codes.reserve(list.size() + kMaxTile);
         factors.resize((list.size() + kMaxTile) * kept);
         for (size_t i = 0; i < list.size(); ++i) {
             codes.push_back(tier.codes[list[i]]);
             if (kept) std::copy_n(tier.factors_of(list[i]), kept, factors.data() + i * kept);
         }
-        if (!list.empty()) codes.insert(codes.end(), kMaxTile, codes.back());
+        codes.insert(codes.end(), kMaxTile, codes.back());
     }
     Block block() const { return {codes.data(), factors.data(), list.size()}; }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Effort(NamedTuple):
 
 @dataclass(frozen=True)
 class EffortCurve:
-    """Recall@10 by slack, and how many vectors were expanded, measured when the index held `vectors`."""
+    """Recall@10 by slack, never falling, and how many vectors were expanded, when the index held `vectors`."""
 
     vectors: int
     slacks: tuple[float, ...]
@@ -43,21 +44,23 @@ class EffortCurve:
         """Out of a file; None when it was written while effort was still measured by windows."""
         if "slacks" not in saved:
             return None
-        series = (tuple(map(float, saved[name])) for name in ("slacks", "recalls", "expanded"))
+        series = [tuple(map(float, saved[name])) for name in ("slacks", "recalls", "expanded")]
+        if len({len(one) for one in series}) != 1 or not series[0] or list(series[1]) != sorted(series[1]):
+            raise ValueError("the effort curve is none")
         return cls(int(saved["vectors"]), *series)
 
     def effort(self, recall: float) -> Effort | None:
         """What this recall takes, or None when nothing that was measured reaches it."""
         wanted = 1 - (1 - recall) * _MARGIN
-        rising = np.maximum.accumulate(self.recalls)
-        if wanted > rising[-1]:
+        if wanted > self.recalls[-1]:
             return None
-        at = int(np.searchsorted(rising, wanted))
-        part = 0.0 if at == 0 else (wanted - rising[at - 1]) / max(rising[at] - rising[at - 1], 1e-12)
-        before = max(at - 1, 0)
-        return Effort(
-            *(series[before] + part * (series[at] - series[before]) for series in (self.slacks, self.expanded))
-        )
+        # In plain Python: every search comes here, and a walk takes but microseconds.
+        at = bisect_left(self.recalls, wanted)
+        if at == 0:
+            return Effort(self.slacks[0], self.expanded[0])
+        part = (wanted - self.recalls[at - 1]) / (self.recalls[at] - self.recalls[at - 1])
+        slack, expanded = self.slacks[at - 1], self.expanded[at - 1]
+        return Effort(slack + part * (self.slacks[at] - slack), expanded + part * (self.expanded[at] - expanded))
 
 
 def measure(
@@ -77,7 +80,8 @@ def measure(
         same = (found[:, :, None] == truth[:, None, :]) & (truth[:, None, :] >= 0)
         if points and expanded > most:
             break
-        points.append((slack, float(same.sum()) / there, expanded))
+        reached = float(same.sum()) / there
+        points.append((slack, max(reached, points[-1][1]) if points else reached, expanded))
         if points[-1][1] >= _ENOUGH:
             break
     slacks, recalls, counts = zip(*points, strict=True)

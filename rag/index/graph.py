@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Mapping
@@ -296,9 +295,7 @@ class GraphIndex(NativeIndex):
         if far is None:
             everything = store.rows if recall == 1 else deep
             return Matches(*store.scan(matrix, wanted, allowed, everything, cores))
-        found = self._graph.walk(
-            matrix, wanted, allowed, _SIGHT, far.slack, math.ceil(far.expanded), deep, threads=cores
-        )
+        found = self._graph.walk(matrix, wanted, allowed, _SIGHT, far.slack, int(far.expanded) + 1, deep, True, cores)
         return Matches(found[0], found[1])
 
     def stats(self) -> GraphStats:
