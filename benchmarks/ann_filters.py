@@ -80,10 +80,18 @@ def predicates(base: Floats) -> dict[str, Predicate]:
 
 
 class OursFiltered(Ours):
-    """Any of ours: the allowed ids are handed over with each call."""
+    """Any of ours: an `IdFilter` of each predicate is made once and kept, as the peers keep theirs."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.kept: dict[Predicate, Any] = {}
 
     def restrict(self, predicate: Predicate) -> None:
-        self.allowed = predicate.ids
+        from rag.index import IdFilter
+
+        if predicate not in self.kept:
+            self.kept[predicate] = IdFilter(predicate.ids)
+        self.allowed = self.kept[predicate]
 
     def set(self, effort: dict[str, Any], threads: int) -> None:
         super().set({**effort, "filter": self.allowed}, threads)
