@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.index.filter import IdFilter
-from rag.index.inputs import as_vectors, check_k
+from rag.index.inputs import as_ids, as_vectors, check_k
 from rag.index.protocol import Matches, VectorIndex
 
 __all__ = ["search_hybrid"]
@@ -47,10 +47,13 @@ def _grouped(
     places: dict[Any, list[int]] = {}
     distinct: dict[Any, IdFilter | None] = {}
     for place, filter in enumerate(filters):
-        key: Any = filter
-        if isinstance(filter, np.ndarray):
-            key = filter.tobytes()
+        if filter is None or isinstance(filter, IdFilter):
+            key: Any = filter
+            distinct[key] = filter
+        else:
+            ids = as_ids(filter, "filter ids")
+            key = ids.tobytes()
+            if key not in distinct:
+                distinct[key] = IdFilter(ids)
         places.setdefault(key, []).append(place)
-        if key not in distinct:
-            distinct[key] = IdFilter(filter) if isinstance(filter, np.ndarray) else filter
     return [(distinct[key], np.array(at)) for key, at in places.items()]

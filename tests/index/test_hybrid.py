@@ -47,6 +47,14 @@ def test_equal_ids_and_the_same_filter_are_answered_together(index):
     assert counted.calls == 3
 
 
+def test_ids_of_other_types_are_not_taken_for_equal(index):
+    """The bytes of 5 as int64 are those of 5 and 0 as int32, which is not sorted."""
+    alone = np.array([5])
+    with pytest.raises(InputError, match="not sorted"):
+        search_hybrid(index, QUERIES[:2], 1, [alone, np.array([5, 0], np.int32)])
+    assert search_hybrid(index, QUERIES[:2], 1, [alone, alone.astype(np.int32)]).ids.tolist() == [[5], [5]]
+
+
 def test_no_queries_find_nothing(index):
     assert search_hybrid(index, np.empty((0, 16), np.float32), 4, []).ids.shape == (0, 4)
 
