@@ -39,6 +39,9 @@ class Spec(NamedTuple):
 class Index(ABC):
     """One index: built or loaded, set to an effort, searched. Not more than `set` lies outside the measured time."""
 
+    alike = True
+    """Whether queries find the same one by one and in a batch."""
+
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.threads = 1
@@ -90,6 +93,8 @@ class Contender:
 
 class Ours(Index):
     """Any of our indexes: `make` creates an empty one, `set` gives the keywords of `search`."""
+
+    alike = False  # a graph scans for a batch where that costs less
 
     def __init__(self, spec: Spec, make: Callable[[Spec, int], Any], learns: bool = False) -> None:
         super().__init__(spec)

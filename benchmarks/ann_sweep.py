@@ -90,11 +90,11 @@ Enter: TypeAlias = Callable[[Index, str], None]
 
 
 class Task(NamedTuple):
-    """One effort of one index on one kind of query: how many queries to time, how often, in one pass."""
+    """One effort of one index on one kind of query, with its recall by mode: which queries to time in one pass."""
 
     kind: str
     effort: Any
-    recall: float
+    recall: dict[str, float]
     queries: Floats
     repeats: int
 
@@ -104,7 +104,7 @@ def recalls(
 ) -> Iterator[Task]:
     """What is worth timing. Recalls are kept beside the index, with a first guess of the speed: they do not change."""
     file = folder / "recalls.json"
-    known: dict[str, tuple[float, float]] = json.loads(file.read_text()) if file.exists() else {}
+    known: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
     for kind, truth in data.truth.items():
         tasks: list[Task] = []
         enter(index, kind)
@@ -114,14 +114,18 @@ def recalls(
                 index.set(effort, 1)
                 start = time.process_time()
                 found = index.search(truth.queries)
-                known[key] = (truth.recall(found), len(found) / max(time.process_time() - start, 1e-6))
-            recall, rate = known[key]
+                known[key] = [truth.recall(found), len(found) / max(time.process_time() - start, 1e-6)]
+                if not index.alike:
+                    alone = [index.search_one(truth.queries[i : i + 1]) for i in range(len(truth.queries))]
+                    known[key].append(truth.recall(np.concatenate(alone)))
+            batch, rate, *single = known[key]
+            recall = {"batch": batch, "single": single[0] if single else batch}
             wanted = max(int(rate * budget), 10)
             timed = truth.queries[: min(wanted, len(truth.queries))]
             tasks.append(Task(kind, effort, recall, timed, max(round(wanted / len(timed)), 1)))
-            if tasks[-1].recall >= ENOUGH:
+            if min(recall.values()) >= ENOUGH:
                 break
-        low = [task.recall < TOO_LITTLE for task in tasks]
+        low = [task.recall["batch"] < TOO_LITTLE for task in tasks]
         file.write_text(json.dumps(known))
         yield from tasks[max(sum(low) - 1, 0) :] if sum(low) < len(low) else tasks[-1:]
 
@@ -173,7 +177,7 @@ def sweep(
         except Exception as error:
             print(f"{contender.name} skipped: its search failed: {error!r:.200}", flush=True)
             continue
-        reached = {task.kind: round(task.recall, 4) for task in plans[contender]}
+        reached = {task.kind: round(task.recall["batch"], 4) for task in plans[contender]}
         print(f"  {contender.name}: {len(plans[contender])} points, recall up to {reached}", flush=True)
     rates: dict[tuple[str, str, int, int], list[tuple[float, float]]] = {}
     for count in range(passes):
@@ -192,7 +196,8 @@ def sweep(
         for place, task in enumerate(plans[contender]):
             if task.kind == kind:
                 cpu, wall = zip(*rates[contender.name, mode, width, place], strict=True)
-                points.append(Point(str(task.effort), task.recall, statistics.median(cpu), statistics.median(wall)))
+                speed = statistics.median(cpu), statistics.median(wall)
+                points.append(Point(str(task.effort), task.recall[mode], *speed))
         return Curve(kind, mode, width, points)
 
     return [

@@ -123,8 +123,8 @@ def report(results: dict[str, ann_report.Result]) -> None:
     first, *others = results.items()
     intro = [
         "Queries a second at recall@10 of 0.90, 0.95 and 0.99, interpolated between efforts; one thread by CPU time,",
-        "more by wall time. Recall is that of one call with all queries, in which our graph scans from some effort on",
-        "(its highest recalls). Bytes are those of the saved index, everything included. All points are in",
+        "more by wall time. Recall is measured apart for single queries and for batches, since our graph scans for a",
+        "batch where that costs less. Bytes are those of the saved index, everything included. All points are in",
         "`index-curves.json`.",
         "",
     ]

@@ -1,6 +1,8 @@
 #include "codec.h"
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <string>
 
@@ -23,6 +25,14 @@ constexpr std::array<PackedForm, 8> kPacked{{
 }};
 
 }  // namespace
+
+float dot(const float* x, const float* y, size_t width) {
+    const std::byte* rows[1 + kMaxTile];
+    std::fill(std::begin(rows), std::end(rows), reinterpret_cast<const std::byte*>(x));
+    float result;
+    kernels().dot_f32(rows, 1, y, width, &result);
+    return result;
+}
 
 float Codec::limit() const { return std::numeric_limits<float>::max(); }
 

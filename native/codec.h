@@ -90,6 +90,9 @@ struct PackedForm {
 };
 std::unique_ptr<Codec> make_packed(const PackedForm& form, size_t dim, Metric metric, const Learned& learned);
 
+// Inner product; `width` is a multiple of 16.
+float dot(const float* x, const float* y, size_t width);
+
 inline size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace rag

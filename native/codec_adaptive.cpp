@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "codec.h"
@@ -17,21 +16,19 @@ constexpr size_t kHeader = 8;  // scale and low
 
 class AdaptiveQueries : public Queries {
 public:
-    AdaptiveQueries(const float* queries, size_t n, size_t dim, Metric metric, bool twelve, const Learned& learned)
-        : width_(round_up(dim, kGroup)), values_(n * width_) {
+    // `mean` and `ones` are padded to whole groups.
+    AdaptiveQueries(const float* queries, size_t n, size_t dim, Metric metric, bool twelve,
+                    const std::vector<float>& mean, const std::vector<float>& ones)
+        : width_(mean.size()), values_(n * width_) {
         const bool far = metric == Metric::l2;
         kernel_ = kernels().score_adaptive[twelve][far];
         for (size_t i = 0; i < n; ++i) {
             float* values = values_.data() + i * width_;
             std::copy_n(queries + i * dim, dim, values);
-            float constant = 0;
-            if (!learned.mean.empty()) {
-                if (far)
-                    for (size_t d = 0; d < dim; ++d) values[d] -= learned.mean[d];
-                else
-                    constant = std::inner_product(values, values + dim, learned.mean.begin(), 0.0f);
-            }
-            const float sum = std::accumulate(values, values + width_, 0.0f);
+            const float constant = far ? 0 : dot(values, mean.data(), width_);
+            if (far)
+                for (size_t d = 0; d < dim; ++d) values[d] -= mean[d];
+            const float sum = dot(values, ones.data(), width_);
             prepared_.push_back({values, width_ / kGroup, sum, static_cast<float>(width_ - dim), constant});
         }
     }
@@ -51,8 +48,8 @@ private:
 class Adaptive : public Codec {
 public:
     Adaptive(int bits, size_t dim, Metric metric, const Learned& learned)
-        : twelve_(bits == 12), dim_(dim), width_(round_up(dim, kGroup)), metric_(metric), learned_(learned),
-          mean_(learned.mean) {
+        : twelve_(bits == 12), dim_(dim), width_(round_up(dim, kGroup)), metric_(metric), mean_(learned.mean),
+          ones_(width_, 1.0f) {
         mean_.resize(width_);
     }
 
@@ -88,15 +85,14 @@ public:
     }
 
     std::unique_ptr<Queries> prepare(const float* queries, size_t n, bool) const override {
-        return std::make_unique<AdaptiveQueries>(queries, n, dim_, metric_, twelve_, learned_);
+        return std::make_unique<AdaptiveQueries>(queries, n, dim_, metric_, twelve_, mean_, ones_);
     }
 
 private:
     bool twelve_;
     size_t dim_, width_;
     Metric metric_;
-    const Learned& learned_;
-    std::vector<float> mean_;  // padded with zeros
+    std::vector<float> mean_, ones_;  // the mean is padded with zeros
 };
 
 }  // namespace

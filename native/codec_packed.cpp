@@ -26,14 +26,6 @@ std::vector<float> steps(int bits) {
 
 constexpr size_t kUnit = 32;  // what kernels take numbers in multiples of
 
-float dot(const float* x, const float* y, size_t width) {
-    const std::byte* rows[1 + kMaxTile];
-    std::fill(std::begin(rows), std::end(rows), reinterpret_cast<const std::byte*>(x));
-    float result;
-    kernels().dot_f32(rows, 1, y, width, &result);
-    return result;
-}
-
 // A learned matrix, rows padded to whole cache lines. Without any it leaves vectors as they are.
 class Matrix {
 public:

@@ -52,11 +52,6 @@ struct V {
         const __m256i pairs = _mm256_maddubs_epi16(row.magnitude, _mm256_sign_epi8(query, row.value));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
-    static inline int32_t isum(i x) {
-        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-        return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-    }
     // The sums of four registers, in parts: lane by lane of 128 bits; and of eight registers, of the parts of four each.
     static inline i four_sums(const i* x) {
         return _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));

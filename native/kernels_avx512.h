@@ -44,7 +44,6 @@ struct V {
         return _mm512_set1_epi32(quad);
     }
     static inline i dot4(i sum, bytes row, i query) { return _mm512_dpbusd_epi32(sum, row, query); }
-    static inline int32_t isum(i x) { return _mm512_reduce_add_epi32(x); }
     // The sums of four registers, in parts: lane by lane of 128 bits.
     static inline i four_sums(const i* x) {
         const i a = _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));

@@ -92,31 +92,6 @@ void panel_kernel(const std::byte* const* rows, size_t n, const float* packed, s
     }
 }
 
-template <int R>
-inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Query query, size_t width,
-                         float* out) {
-    V::i sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = V::izero();
-    for (size_t d = 0; d < width; d += 4 * V::lanes) {
-        const V::i q = V::load_bytes(query.codes + d);
-        if (d % kCacheLine == 0)
-            for (int r = 0; r < R; ++r) __builtin_prefetch(rows[R + r] + d);
-        for (int r = 0; r < R; ++r) sum[r] = V::dot4(sum[r], V::row_bytes(rows[r] + d), q);
-    }
-    for (int r = 0; r < R; ++r) {
-        const float dot = static_cast<float>(V::isum(sum[r]) - V::code_offset * query.sum);
-        out[r] = query.factor * (row_factors[2 * r] * dot) - row_factors[2 * r + 1];
-    }
-}
-
-void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
-                    float* out) {
-    size_t i = 0;
-    for (; i + V::row_tile <= n; i += V::row_tile)
-        rows_tile_i8<V::row_tile>(rows + i, row_factors + 2 * i, query, width, out + i);
-    for (; i < n; ++i) rows_tile_i8<1>(rows + i, row_factors + 2 * i, query, width, out + i);
-}
-
 // `Small`: codes of at most 4 bits, which some processors multiply in fewer instructions.
 template <bool Small, int N>
 inline void panel_tile_bytes(const std::byte* const* rows, const float* row_factors, BytePanel queries, size_t quads,
@@ -220,21 +195,45 @@ inline V::i packed_sums(Rows rows, size_t lines, const int8_t* query) {
     return V::four_sums(sum);
 }
 
-// The sums of as many rows as a register has lanes come into one register, and what is done with them is done for all
-// of them at once.
+// The sums of as many rows as a register has lanes, in one register.
+template <int Bits, class Rows>
+inline V::i tile_sums(Rows rows, size_t lines, const int8_t* query) {
+    V::i sums[V::lanes / 4];
+#pragma GCC unroll 4
+    for (int g = 0; g < V::lanes; g += 4) sums[g / 4] = packed_sums<Bits>(rows.from(g), lines, query);
+    return V::join_sums(sums);
+}
+
+inline void rows_tile_i8(const std::byte* const* rows, const float* row_factors, Int8Query query, size_t lines,
+                         float* out) {
+    const V::i sums = V::isub(tile_sums<8>(RowList{rows}, lines, query.codes), V::iset(V::code_offset * query.sum));
+    float dots[V::lanes];
+    V::store(dots, V::to_float(sums));
+    for (int r = 0; r < V::lanes; ++r) out[r] = query.factor * (row_factors[2 * r] * dots[r]) - row_factors[2 * r + 1];
+}
+
+void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size_t n, Int8Query query, size_t width,
+                    float* out) {
+    const size_t lines = width / kCacheLine;
+    for (; n >= V::lanes; n -= V::lanes, rows += V::lanes, row_factors += 2 * V::lanes, out += V::lanes)
+        rows_tile_i8(rows, row_factors, query, lines, out);
+    if (n == 0) return;
+    const std::byte* last[2 * V::lanes];  // the last tile is filled up
+    float factors[2 * V::lanes], scores[V::lanes];
+    for (size_t r = 0; r < 2 * V::lanes; ++r) last[r] = rows[r < n ? r : n - 1];
+    for (size_t r = 0; r < 2 * V::lanes; ++r) factors[r] = row_factors[r < 2 * n ? r : 0];
+    rows_tile_i8(last, factors, query, lines, scores);
+    __builtin_memcpy(out, scores, n * sizeof(float));
+}
+
+// What is done with the sums is done for all rows of a tile at once.
 template <int Bits, class Rows>
 inline void packed_tile(Rows rows, size_t lines, const PackedQuery& query, float* out) {
-    V::i sums[V::lanes / 4];
+    V::i dots = tile_sums<Bits>(rows, lines, query.codes);
     const float* ends[V::lanes];
-#pragma GCC unroll 4
-    for (int g = 0; g < V::lanes; g += 4) {
-        const Rows four = rows.from(g);
-        sums[g / 4] = packed_sums<Bits>(four, lines, query.codes);
-        for (int r = 0; r < 4; ++r) ends[g + r] = reinterpret_cast<const float*>(four[r] + lines * kCacheLine) - 4;
-    }
+    for (int r = 0; r < V::lanes; ++r) ends[r] = reinterpret_cast<const float*>(rows[r] + lines * kCacheLine) - 4;
     V::f tail[4];  // the last four floats of each row, the last three of which are scale, low and bias
     V::columns(ends, tail);
-    V::i dots = V::join_sums(sums);
     if constexpr (Bits == 8) dots = V::isub(dots, V::iset((V::code_offset - 128) * query.sum));
     const V::f total = V::broadcast(static_cast<float>(query.sum));
     const V::f scaled = V::fma(tail[1], V::to_float(dots), V::mul(tail[2], total));

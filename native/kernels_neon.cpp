@@ -56,7 +56,6 @@ struct V {
         return vaddq_s32(sum, vpaddq_s32(low, high));
 #endif
     }
-    static inline int32_t isum(i x) { return vaddvq_s32(x); }
     static inline i four_sums(const i* x) { return vpaddq_s32(vpaddq_s32(x[0], x[1]), vpaddq_s32(x[2], x[3])); }
     static inline i join_sums(const i* x) { return *x; }
     // Four floats of each of four rows, column by column.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "errors.h"
 
@@ -12,6 +13,17 @@ namespace {
 
 // Scores of vectors below this length stay finite in float, squared distances included.
 constexpr double kLargestNorm = 1e18;
+
+// In sums side by side, which do not wait for each other.
+double squared_length(const float* vector, size_t dim) {
+    constexpr size_t kSums = 8;
+    double sums[kSums] = {};
+    const size_t whole = dim / kSums * kSums;
+    for (size_t d = 0; d < whole; d += kSums)
+        for (size_t i = 0; i < kSums; ++i) sums[i] += static_cast<double>(vector[d + i]) * vector[d + i];
+    for (size_t d = whole; d < dim; ++d) sums[0] += static_cast<double>(vector[d]) * vector[d];
+    return std::accumulate(sums, sums + kSums, 0.0);
+}
 
 std::string at(const char* what, size_t row) { return std::string(what) + "[" + std::to_string(row) + "]"; }
 
@@ -83,13 +95,10 @@ std::vector<double> VectorStore::checked(const float* vectors, size_t n, float l
     std::vector<double> lengths(n);
     for (size_t i = 0; i < n; ++i) {
         const float* vector = vectors + i * dim_;
-        double squares = 0;
-        bool within = true;
-        for (size_t d = 0; d < dim_; ++d) {
-            squares += static_cast<double>(vector[d]) * vector[d];
-            within &= std::abs(vector[d]) <= largest;  // false for NaN
-        }
-        const double norm = std::sqrt(squares);
+        const double norm = std::sqrt(squared_length(vector, dim_));
+        // No squares of finite floats, however many, are beyond a double.
+        const bool within = std::isfinite(norm) && (largest == std::numeric_limits<float>::max() ||
+                                                    std::all_of(vector, vector + dim_, [&](float x) { return std::abs(x) <= largest; }));
         if (!within || (!unit && norm > kLargestNorm)) refuse_component(vector, dim_, largest, at(what, i));
         if (unit && norm == 0)
             throw InputError(at(what, i) + " is all zeros, which has no direction",
@@ -100,10 +109,12 @@ std::vector<double> VectorStore::checked(const float* vectors, size_t n, float l
 }
 
 void VectorStore::scaled(const float* vector, double length, float* to) const {
-    if (metric_ != Metric::cosine)
+    if (metric_ != Metric::cosine) {
         std::copy_n(vector, dim_, to);
-    else
-        for (size_t d = 0; d < dim_; ++d) to[d] = static_cast<float>(vector[d] / length);
+        return;
+    }
+    const double inverse = 1 / length;  // finite: the shortest length of floats is no less than their smallest number
+    for (size_t d = 0; d < dim_; ++d) to[d] = static_cast<float>(vector[d] * inverse);
 }
 
 void VectorStore::check_new(std::span<const int64_t> ids) const {

@@ -47,10 +47,16 @@ void Walk::enter(size_t level) {
     level_ = &graph_->level(level);
     visited_.clear();
     visited_.reserve(level_->size(), kStarts);
+    pool_.reset(0, 0);
+    aim();
+}
+
+// As many rows in sight as the level asks for.
+void Walk::aim() {
     if (at_ == goal_)
-        pool_.reset(effort_.window, effort_.rerank);
+        pool_.widen(effort_.window, effort_.rerank);
     else
-        pool_.reset(kLead, kLead);
+        pool_.widen(kLead, kLead);
 }
 
 // The score below which no row is expanded: distances are compared, which scores stand for.
@@ -69,15 +75,7 @@ size_t Walk::near() const {
 bool Walk::step() {
     if (waiting_) {
         score();
-        const float least = std::max(pool_.threshold(), limit());
-        for (size_t first = 0; first < waiting_; first += 64) {
-            const size_t n = std::min<size_t>(64, waiting_ - first);
-            for (uint64_t bits = kernels().above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
-                const size_t i = first + std::countr_zero(bits);
-                if (pool_.push(scores_[i], rows_[i])) fetch_links(rows_[i]);
-            }
-        }
-        waiting_ = 0;
+        meet_scored();
         pool_.trim(limit(), effort_.rerank);
     }
     while (!gather()) {
@@ -85,6 +83,19 @@ bool Walk::step() {
         descend();
     }
     return true;
+}
+
+// What was scored comes in sight, if it is good enough.
+void Walk::meet_scored() {
+    const float least = std::max(pool_.threshold(), limit());
+    for (size_t first = 0; first < waiting_; first += 64) {
+        const size_t n = std::min<size_t>(64, waiting_ - first);
+        for (uint64_t bits = kernels().above_one(scores_.data() + first, least, n); bits; bits &= bits - 1) {
+            const size_t i = first + std::countr_zero(bits);
+            if (pool_.push(scores_[i], rows_[i])) fetch_links(rows_[i]);
+        }
+    }
+    waiting_ = 0;
 }
 
 // The best places are where the walk goes on, one level down.
@@ -110,22 +121,11 @@ void Walk::begin(std::span<const uint32_t> entries) {
     std::copy(entries.begin(), entries.end(), rows_.begin());
     fetch();
     score();
-    starts_.clear();
-    float least = -std::numeric_limits<float>::infinity();
-    for (size_t i = 0; i < waiting_; ++i) {
-        if (scores_[i] < least) continue;
-        starts_.emplace_back(scores_[i], rows_[i]);
-        std::push_heap(starts_.begin(), starts_.end(), std::greater<>());
-        if (starts_.size() > kStarts) {
-            std::pop_heap(starts_.begin(), starts_.end(), std::greater<>());
-            starts_.pop_back();
-            least = starts_.front().first;
-        }
-    }
-    for (const auto& [score, row] : starts_) {
-        visited_.insert(row);
-        pool_.push(score, row);
-    }
+    pool_.reset(kStarts, kStarts);
+    for (size_t i = 0; i < waiting_; ++i)
+        if (scores_[i] >= pool_.threshold()) pool_.push(scores_[i], rows_[i]);
+    for (size_t i = 0; i < pool_.size(); ++i) visited_.insert(pool_.row(i));
+    aim();
     waiting_ = 0;
 }
 

@@ -16,10 +16,15 @@ namespace rag {
 class Pool {
 public:
     void reset(size_t window, size_t capacity) {
+        size_ = next_ = 0;
+        widen(window, capacity);
+    }
+    // Keeps the best of what is there.
+    void widen(size_t window, size_t capacity) {
         window_ = window;
         capacity_ = std::max(window, capacity);
         items_.resize(capacity_ + 1);
-        size_ = next_ = 0;
+        size_ = std::min(size_, capacity_);
     }
     size_t size() const { return size_; }
     float score(size_t i) const { return unordered(static_cast<uint32_t>(items_[i] >> 32)); }
@@ -133,7 +138,9 @@ private:
     void reset(const Graph& graph, const Queries& queries, size_t query, Effort effort, float origin, size_t level);
     float limit() const;
     void enter(size_t level);
+    void aim();
     void begin(std::span<const uint32_t> entries);
+    void meet_scored();
     void descend();
     bool gather();
     void meet(std::span<const uint32_t> links);

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import InputError
-from rag.index.effort import EffortCurve, measure
+from rag.index.effort import Effort, EffortCurve, measure
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.native import Codec, NativeIndex, ScanStats
@@ -101,6 +101,7 @@ class GraphIndex(NativeIndex):
         self._threads = check_count(threads, "threads")
         super().__init__(dim, metric, codec)
         self._curve: EffortCurve | None = None
+        self._aimed: tuple[EffortCurve | None, float, Effort | None] = None, 0.0, None
         self._tidied = 0  # deleted rows that no link leads to
         self._opening = threading.Lock()
         self._linking = threading.RLock()  # links are changed by one call at a time; taken before `_writing`
@@ -291,12 +292,21 @@ class GraphIndex(NativeIndex):
             found = self._graph.walk(matrix, wanted, allowed, window, rerank=deep, threads=cores)
             return Matches(found[0], found[1])
         aim = recall if allowed is None else 1 - (1 - recall) * _FILTERED
-        far = None if self._curve is None or recall == 1 else self._curve.effort(aim)
+        far = None if recall == 1 else self._effort(aim)
         if far is None:
             everything = store.rows if recall == 1 else deep
             return Matches(*store.scan(matrix, wanted, allowed, everything, cores))
         found = self._graph.walk(matrix, wanted, allowed, _SIGHT, far.slack, int(far.expanded) + 1, deep, True, cores)
         return Matches(found[0], found[1])
+
+    def _effort(self, recall: float) -> Effort | None:
+        """What this recall takes, None where it is not known. Remembered: one search after the other asks for it."""
+        curve, asked, effort = self._aimed
+        if asked != recall or curve is not self._curve:
+            curve = self._curve
+            effort = curve.effort(recall) if curve else None
+            self._aimed = curve, recall, effort
+        return effort
 
     def stats(self) -> GraphStats:
         """Counts, bytes by part, levels, degree, and the measured effort curve."""
