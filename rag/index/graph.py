@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import InputError
-from rag.index.effort import Effort, EffortCurve, measure
+from rag.index.compaction import copy_live
+from rag.index.effort import Effort, EffortCurve, measure, stand_ins
 from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.native import Codec, NativeIndex, ScanStats
@@ -151,7 +152,7 @@ class GraphIndex(NativeIndex):
             self._graph.grow(_SAMPLE, order, self._threads)
             unseen = self._graph.held()[0]
             seen = np.setdiff1d(self._ids(), unseen)
-            self._measure(_between(self._store.vectors(unseen)), IdFilter(seen))
+            self._measure(stand_ins(self._store.vectors(unseen)), IdFilter(seen))
             order = None
         self._graph.grow(0, order, self._threads)
 
@@ -216,25 +217,10 @@ class GraphIndex(NativeIndex):
             self._checked()
             with self._writing:
                 self._consolidate()
-                live = ~self._dead()
-                place = np.where(live, np.cumsum(live) - 1, _NO_ROW).astype(np.uint32)
-                parts = self._store.parts()
-                del parts["tombstones"]
-                count = int(live.sum())
-                sections = {name: _kept(pieces, live) for name, pieces in parts.items()}
-                sections["tombstones"] = np.zeros(-(-count // 64) * 8, np.uint8)
-                store = _native.VectorStore(self.dim, self.metric, self.codec, *(self._learned or ()))
-                store.attach(count, sections)
-                graph = self._empty_graph(store)
-                (_, links), *upper = self._graph.levels()
-                levels = [(np.empty(0, np.uint32), _renumbered(links, live))]
-                for rows, its_links in upper:
-                    stay = live[rows]
-                    if not stay.any():  # nor is any row above
-                        break
-                    levels.append((place[rows[stay]], _renumbered(its_links, stay)))
-                graph.attach(levels, int(live[: self._graph.linked].sum()), self._graph.longest)
-                self._store, self._graph, self._tidied = store, graph, 0
+                empty = _native.VectorStore(self.dim, self.metric, self.codec, *(self._learned or ()))
+                graph = self._empty_graph(empty)
+                copy_live(self._store, self._graph, ~self._dead(), empty, graph)
+                self._store, self._graph, self._tidied = empty, graph, 0
 
     def calibrate(self, queries: NDArray[np.float32]) -> EffortCurve:
         """Measure how recall grows with effort, by real queries float32[q, dim].
@@ -403,36 +389,6 @@ def _bytes(array: NDArray[np.uint32]) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
 
-def _kept(pieces: list[NDArray[np.uint8]], live: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The bytes of the rows that live, out of those of all rows, which lie in these pieces."""
-    width = sum(map(len, pieces)) // len(live)
-    first, kept = 0, []
-    for piece in pieces:
-        rows = piece.reshape(-1, width)
-        kept.append(rows[live[first : first + len(rows)]].reshape(-1))
-        first += len(rows)
-    return np.concatenate(kept)
-
-
 def _counts(value: Any, most: int) -> bool:
     """Whether this is a list of whole numbers from 1 to `most`."""
     return isinstance(value, list) and all(type(one) is int and 1 <= one <= most for one in value)
-
-
-def _renumbered(links: NDArray[np.uint32], stay: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """Links of the places that stay, to the places that these have then; none leads to another."""
-    place = np.append(np.cumsum(stay) - 1, -1).astype(np.uint32)
-    kept = links[stay]
-    return place[np.minimum(kept, len(stay))]
-
-
-def _between(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stand-ins for queries: between two vectors each, a little nearer to one.
-
-    Queries are seldom like the vectors they look for. Recall with these grows with effort as it does for questions of
-    another kind than the passages, where it grows slower than with vectors of the same kind.
-    """
-    between = np.asarray(0.55 * vectors + 0.45 * np.roll(vectors, 1, axis=0), dtype=np.float32)
-    opposite = ~between.any(1)
-    between[opposite] = vectors[opposite]
-    return between
