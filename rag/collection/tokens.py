@@ -37,11 +37,8 @@ __all__ = [
 
 BATCH = 64
 """Chunks whose tokens are decoded at once when segments are merged: some 25 MiB of 384 numbers a token."""
-SAMPLE = 4096
-"""Chunks, spread by chance, from whose tokens a codec learns."""
 LEAST_KEPT = 0.25
 """Share of all tokens that a store must hold already to be extended: what its codec has learned should fit them."""
-_SEED = 20260211
 
 
 class TokenPart(Protocol):
@@ -137,9 +134,6 @@ class TokenStorage:
         others = [part for part in parts if store is None or part is not largest]
         if store is None:
             store = TokenStore(self.dim, self.codec)
-            sample = self._sample(parts)
-            if len(sample):
-                store.learn(sample)
         total, done = sum(len(part.live) for part in others), 0
         for part in others:
             for ids, vectors, offsets in _decoded(part):
@@ -159,24 +153,12 @@ class TokenStorage:
         store.compact()
         return store
 
-    def _sample(self, parts: Sequence[TokenPart]) -> NDArray[np.float32]:
-        """Tokens of chunks spread over all parts by chance, float32[t, dim]."""
-        ids = np.concatenate([part.live for part in parts])
-        chosen = np.sort(np.random.default_rng(_SEED).permutation(ids)[:SAMPLE])
-        own = [vectors for part in parts for _, vectors, _ in _decoded(part, chosen)]
-        return np.concatenate([np.empty((0, self.dim), np.float32), *own])
 
-
-def _decoded(
-    part: TokenPart, among: NDArray[np.int64] | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
-    """The live chunks of a part that have tokens, or those of them among these (sorted), batch by batch: their ids,
-    their tokens, and the offsets of these."""
+def _decoded(part: TokenPart) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
+    """The live chunks of a part that have tokens, batch by batch: their ids, their tokens, and the offsets of these."""
     if part.tokens is None:
         return
     ids = np.setdiff1d(part.tokens.ids, part.deleted)
-    if among is not None:
-        ids = np.intersect1d(ids, among, assume_unique=True)
     for start in range(0, len(ids), BATCH):
         own = ids[start : start + BATCH]
         yield own, *part.tokens.vectors(own)
