@@ -33,6 +33,19 @@ class TransformerEncoder:
 
     def encode(self, ids: NDArray[np.int32], offsets: NDArray[np.int64], pooling: str, threads: int) -> NDArray[np.float32]:
         """float32[texts, width], unit vectors; text i is ids[offsets[i]:offsets[i + 1]], `pooling` mean or cls."""
+
+    def encode_with_states(
+        self,
+        ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        pooling: str,
+        threads: int,
+        attended: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What `encode` gives, and the last states of all tokens: float32[ids, width], not normalised.
+
+        All tokens of text i attend to its first `attended[i]` tokens; None means to all of them.
+        """
 # Lexical index (rag/index/lexical.py, rag/index/text.py)
 
 class Tokens:
