@@ -28,7 +28,7 @@ from rag.index.neighbours import Progress
 from rag.index.recommend import RECALL
 from rag.types import Chunk, Hits
 
-__all__ = ["CANDIDATES", "LateInteraction", "TokenMatch", "own_texts", "record_of"]
+__all__ = ["CANDIDATES", "LateInteraction", "TokenMatch", "own_texts"]
 
 CANDIDATES = 200
 """Chunks of a query that get to the last step, if nothing else is said: with MiniLM's tokens the 200 nearest by one
@@ -190,8 +190,8 @@ class LateInteraction:
         found = []
         for number, (chunk, text) in enumerate(zip(chunks, indexed, strict=True)):
             own = slice(stored.offsets[number], stored.offsets[number + 1])
-            above = len(text) - len(chunk.text)
-            found.append(_matches(asked.vectors[words], asked.spans[words], stored.vectors[own], stored.spans[own], above))
+            spans = stored.spans[own] - (len(text) - len(chunk.text))  # what stands above its own text is before 0
+            found.append(_matches(asked.vectors[words], asked.spans[words], stored.vectors[own], spans))
         return found
 
     # Changing
@@ -224,14 +224,9 @@ class LateInteraction:
             return made_by.encode_documents((texts or own_texts)(chunks))
 
         with self.writer(wait=wait, progress=progress) as writer:
-            given = upgrade_tokens(writer, record_of(made_by, kept), encode, progress)
+            given = upgrade_tokens(writer, TokensRecord.of(made_by, kept), encode, progress)
         self._token_encoder = made_by
         return given
-
-
-def record_of(encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
-    """What a manifest says about token vectors that this encoder makes."""
-    return TokensRecord(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
 
 
 def own_texts(chunks: Sequence[Chunk]) -> list[str]:
@@ -260,16 +255,14 @@ def _matches(
     query_spans: NDArray[np.int32],
     chunk: NDArray[np.float32],
     chunk_spans: NDArray[np.int32],
-    above: int,
 ) -> list[TokenMatch]:
-    """The best of a chunk's tokens for each of the query's; `above`: characters before the chunk's own text."""
+    """The best of a chunk's tokens for each of the query's."""
     if not len(chunk):
         return []
     likeness = query @ chunk.T
     matches = []
     for (start, end), row in zip(query_spans.tolist(), likeness, strict=True):
         best = int(row.argmax())
-        begin, stop = (chunk_spans[best] - above).tolist()
-        place = (begin, stop) if 0 <= begin < stop else None
-        matches.append(TokenMatch((start, end), place, float(row[best])))
+        begin, stop = chunk_spans[best].tolist()
+        matches.append(TokenMatch((start, end), (begin, stop) if 0 <= begin < stop else None, float(row[best])))
     return matches

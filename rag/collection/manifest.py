@@ -14,6 +14,7 @@ from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.collection.storage import Keeping, Storage
 from rag.collection.tokens import TokenStorage
+from rag.encoders import MultiVectorEncoder
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
 from rag.index import Metric
 from rag.index.multivector import TokenCodec
@@ -49,6 +50,10 @@ class TokensRecord(_Record):
     fingerprint: str
     dim: int = Field(ge=1)
     codec: TokenCodec
+
+    @classmethod
+    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
+        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
 
 
 class SegmentRecord(_Record):

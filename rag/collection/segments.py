@@ -112,9 +112,7 @@ class Segment(Part):
             tokens = open_tokens(tokens_file, deleted)
             if not np.isin(tokens.ids, postings.ids).all():
                 raise DamagedFileError(f"{tokens_file} holds the tokens of other chunks", hint=REBUILD)
-        return cls(
-            vectors, postings, deleted, path, tokens, tokens_file, record=stored, index=describe(path)
-        )
+        return cls(vectors, postings, deleted, path, tokens, tokens_file, record=stored, index=describe(path))
 
 
 def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:

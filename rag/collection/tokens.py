@@ -53,9 +53,6 @@ class TokenPart(Protocol):
         ...
 
     @property
-    def deleted(self) -> NDArray[np.int64]: ...
-
-    @property
     def tokens(self) -> TokenStore | None: ...
 
     @property
@@ -128,7 +125,7 @@ class TokenStorage:
         if len(stores) < len(parts):
             return None
         largest = max(parts, key=lambda part: part.tokens.tokens if part.tokens is not None else 0)
-        if len(parts) == 1 and largest.tokens_file is None and self.suits(largest):
+        if len(parts) == 1 and largest.tokens_file is None and self.suits(largest) and not len(_dead(largest)):
             return largest.tokens
         store = self._extended(largest, sum(store.tokens for store in stores))
         others = [part for part in parts if store is None or part is not largest]
@@ -149,16 +146,21 @@ class TokenStorage:
             return None
         if largest.tokens.tokens < LEAST_KEPT * total:
             return None
-        store = open_tokens(largest.tokens_file, largest.deleted)
+        store = open_tokens(largest.tokens_file, _dead(largest))
         store.compact()
         return store
+
+
+def _dead(part: TokenPart) -> NDArray[np.int64]:
+    """Chunks in the store of a part that are not live."""
+    return np.empty(0, np.int64) if part.tokens is None else np.setdiff1d(part.tokens.ids, part.live)
 
 
 def _decoded(part: TokenPart) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
     """The live chunks of a part that have tokens, batch by batch: their ids, their tokens, and the offsets of these."""
     if part.tokens is None:
         return
-    ids = np.setdiff1d(part.tokens.ids, part.deleted)
+    ids = np.intersect1d(part.tokens.ids, part.live, assume_unique=True)
     for start in range(0, len(ids), BATCH):
         own = ids[start : start + BATCH]
         yield own, *part.tokens.vectors(own)

@@ -47,7 +47,9 @@ def upgrade_tokens(writer: Writer, wanted: TokensRecord, encode: EncodeChunks, p
     manifest = writer.base.manifest
     known = manifest.tokens
     if known is None or (known.fingerprint, known.dim) != (wanted.fingerprint, wanted.dim):
-        writer.change(tokens=wanted, segments=tuple(one.model_copy(update={"tokens": None}) for one in manifest.segments))
+        writer.change(
+            tokens=wanted, segments=tuple(one.model_copy(update={"tokens": None}) for one in manifest.segments)
+        )
     elif known != wanted:
         writer.change(tokens=wanted)
     storage = TokenStorage(wanted.dim, wanted.codec)
@@ -86,7 +88,6 @@ class _Piece:
 
     ids: NDArray[np.int64]
     live: NDArray[np.int64]
-    deleted: NDArray[np.int64]
     tokens: TokenStore
     tokens_file: Path | None = None
 
@@ -111,7 +112,7 @@ class _Pieces:
             if len(ids):
                 self._tell(0)
                 store = self._store(first, last, ids, chunks)
-                yield _Piece(ids, ids, np.setdiff1d(store.ids, ids), store)
+                yield _Piece(ids, ids, store)
                 self._tell(len(ids))
 
     def _store(self, first: int, last: int, ids: NDArray[np.int64], chunks: ReadChunks) -> TokenStore:

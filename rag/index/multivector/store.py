@@ -97,10 +97,10 @@ class TokenStore:
         """Of the documents that can be found, int64[n], in the order in which they were added."""
         with self._writing:
             parts = self._store.parts()
-            ids = np.concatenate(parts["ids"]).view(np.int64)
+            ids: NDArray[np.int64] = np.concatenate(parts["ids"]).view(np.int64)
             words = np.concatenate(parts["tombstones"])
-            dead = np.unpackbits(words, count=len(ids), bitorder="little").astype(bool)
-            return ids[~dead]
+            live: NDArray[np.bool_] = np.unpackbits(words, count=len(ids), bitorder="little") == 0
+            return np.asarray(ids[live], np.int64)
 
     def __len__(self) -> int:
         """Documents that can be found."""
