@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rag.collection import Collection, database, files, locks, manifest, segments, writer
-from tests.collection.samples import ENCODER, advance, check, histories
+from tests.collection.samples import ENCODER, TOKENS, advance, check, histories
 
 
 def write_until_killed(path: Path, acknowledged: int, commits: int) -> NoReturn:
@@ -77,7 +77,8 @@ def run(path: Path, how: str, count: int) -> None:
     reference = list(islice(histories(), 4000))
     rng = random.Random(5)
     os.fsync = lambda descriptor: None  # what a process wrote outlives it without
-    with Collection.create(path, encoder=ENCODER) as collection, collection.writer() as writing_first:
+    made = Collection.create(path, encoder=ENCODER, tokens=TOKENS)
+    with made as collection, collection.writer() as writing_first:
         for _ in range(6):
             generation = advance(writing_first)
     deaths = attempt = 0
