@@ -39,8 +39,8 @@ class SegmentInfo:
     """Links of a vector, at most; None without a graph."""
     effort: EffortCurve | None
     """Recall@10 by window, as a graph has measured it on itself."""
-    tokens: int | None
-    """Token vectors; None where the chunks have none, though the collection may hold them elsewhere."""
+    token_vectors: int | None
+    """None where the chunks have none yet."""
 
     @classmethod
     def of(cls, segment: Segment) -> SegmentInfo:
@@ -67,9 +67,9 @@ class TokensInfo:
     encoder: str
     dim: int
     codec: TokenCodec
-    tokens: int
-    """Token vectors that can be found."""
-    bytes_per_token: float
+    vectors: int
+    """That can be found."""
+    bytes_per_vector: float
     missing: int
     """Chunks that have none yet, since an upgrade was not finished."""
 
@@ -103,7 +103,7 @@ class Info:
     engine: str | None
     language: str
     settings: Mapping[str, Any]
-    tokens: TokensInfo | None
+    token_vectors: TokensInfo | None
     """None for a collection that holds no token vectors."""
     indexes: tuple[SegmentInfo, ...]
 
@@ -131,7 +131,7 @@ class Info:
             engine=manifest.engine,
             language=manifest.language,
             settings=manifest.settings,
-            tokens=None if manifest.tokens is None else TokensInfo.of(manifest.tokens, segments),
+            token_vectors=None if manifest.tokens is None else TokensInfo.of(manifest.tokens, segments),
             indexes=tuple(map(SegmentInfo.of, segments)),
         )
 

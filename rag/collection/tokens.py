@@ -71,6 +71,8 @@ def check_tokens(folder: Path, record: TokensRecord | None, tokens: TokenVectors
                 hint=f"rag upgrade {folder} --multi-vector, or Collection.create(..., tokens=encoder)",
             )
         return
+    if tokens is None and not chunks:
+        return
     if tokens is None:
         raise InputError(
             f"{folder} holds token vectors of {record.name!r}, and these chunks come without",

@@ -28,13 +28,12 @@ from rag.collection.database import (
     dump_metadata,
     explained,
     purge,
-    recall,
-    remember,
 )
 from rag.collection.engine import Mirror
 from rag.collection.files import sync
 from rag.collection.filters import parse
-from rag.collection.manifest import Manifest, SegmentRecord
+from rag.collection.generations import publish, recover
+from rag.collection.manifest import SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
 from rag.collection.segments import NONE, Part, alike, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
@@ -47,7 +46,7 @@ from rag.index.multivector import TokenStore
 from rag.index.neighbours import Progress
 from rag.types import Chunk, Document
 
-__all__ = ["Writer", "publish", "recover"]
+__all__ = ["Writer"]
 
 Plan: TypeAlias = Callable[[Sequence[int], Sequence[int]], list[tuple[int, int]]]
 """From the chunks of segments, and how many of each are deleted, the half-open ranges to write anew as one."""
@@ -408,30 +407,3 @@ class Writer:
         ids, texts = np.array(list(self._new_texts), np.int64), list(self._new_texts.values())
         postings = LexicalIndex.build(ids, texts, language=self._base.manifest.language)
         return Part(self._new_vectors, postings, NONE, tokens=self._new_tokens)
-
-
-def publish(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
-    """End the transaction and make this generation, whose files are all on disk, the current one."""
-    remember(db, manifest)
-    locks.announce(folder, manifest.generation)
-    db.commit()
-    manifest.write(folder)
-
-
-def recover(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
-    """Remove what a commit that did not finish has left behind."""
-    if int(recall(db)["generation"]) > manifest.generation:
-        db.execute("BEGIN IMMEDIATE")
-        purge(db, "born >", manifest.generation)
-        db.execute("UPDATE documents SET died = NULL WHERE died > ?", (manifest.generation,))
-        remember(db, manifest)
-        db.commit()
-    sweep(folder, manifest)
-
-
-def sweep(folder: Path, manifest: Manifest) -> None:
-    """Delete files that the manifest does not name. Readers of older generations have theirs mapped."""
-    needed = {file.name for file in manifest.files}
-    for path in (folder / "segments").iterdir():
-        if f"segments/{path.name}" not in needed:
-            path.unlink()

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rag.collection import Collection, database, files, locks, manifest, segments, writer
+from rag.collection import Collection, database, files, generations, locks, manifest, segments, writer
 from tests.collection.samples import ENCODER, TOKENS, advance, check, histories
 
 
@@ -51,9 +51,9 @@ def die_at(step: int) -> None:
         (segments, "record"),
         (locks, "announce"),
         (writer, "purge"),
-        (writer, "remember"),
         (writer, "recover"),
-        (writer, "sweep"),
+        (generations, "remember"),
+        (generations, "sweep"),
         (manifest, "write_atomic"),
         (database, "dump_metadata"),
     ]:

@@ -56,7 +56,7 @@ class Counting:
 
 def segments_of(collection: Collection) -> list[bool]:
     """Of each segment, whether it has token vectors."""
-    return [one.tokens is not None for one in collection.info().indexes]
+    return [one.token_vectors is not None for one in collection.info().indexes]
 
 
 def test_a_history_of_commits_merges_and_deletions_is_found_by_tokens(tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_a_history_of_commits_merges_and_deletions_is_found_by_tokens(tmp_path: 
     with Collection.open(tmp_path / "kb") as again:
         assert again.token_encoder.fingerprint == TOKENS.fingerprint
         check_maxsim(again, QUERIES)
-        kept = again.info().tokens
+        kept = again.info().token_vectors
         assert kept is not None
         assert (kept.encoder, kept.dim, kept.codec, kept.missing) == ("hashing:16", 16, "float16", 0)
-        assert kept.tokens == len(TOKENS.encode_documents([c.text for c in again.chunks(again.chunk_ids())]).vectors)
-        assert kept.bytes_per_token >= 32
+        assert kept.vectors == len(TOKENS.encode_documents([c.text for c in again.chunks(again.chunk_ids())]).vectors)
+        assert kept.bytes_per_vector >= 32
 
 
 @pytest.mark.parametrize("codec", ["float32", "int8"])
@@ -93,7 +93,7 @@ def test_codecs_outlive_merges(tmp_path: Path, codec: str) -> None:
             writer.commit()
             writer.compact()
         check_maxsim(collection, QUERIES)
-        kept = collection.info().tokens
+        kept = collection.info().token_vectors
         assert kept is not None
         assert kept.codec == codec
 
@@ -264,7 +264,7 @@ STATE = {d.id: d for d in DOCUMENTS if d.id not in ("doc4", "doc11")}
 
 def test_a_collection_of_before_is_read_and_upgraded(old: Collection) -> None:
     check(old, STATE)
-    assert old.info().tokens is None
+    assert old.info().token_vectors is None
     generation = old.generation
     told: list[tuple[str, int, int]] = []
     assert old.add_tokens(progress=lambda *state: told.append(state)) == 3
@@ -290,7 +290,7 @@ def test_an_interrupted_upgrade_goes_on_where_it_was(old: Collection, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         old.add_tokens(stopped)
     assert segments_of(old) == [True, False, False]
-    kept = old.info().tokens
+    kept = old.info().token_vectors
     assert kept is not None
     assert kept.missing == 15
     for use in (lambda: old.search_multi_vector(["x"], 1), lambda: old.maxsim(TOKENS.encode_queries(["x"]), [[0]])):
@@ -327,7 +327,7 @@ def test_pieces_that_were_damaged_are_encoded_again(old: Collection, monkeypatch
 def test_another_encoder_or_codec(old: Collection) -> None:
     old.add_tokens(TOKENS)
     assert old.add_tokens(codec="int8") == 3
-    kept = old.info().tokens
+    kept = old.info().token_vectors
     assert kept is not None
     assert kept.codec == "int8"
     check(old, STATE)
