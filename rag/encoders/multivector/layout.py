@@ -116,7 +116,7 @@ def _modular(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Layout:
             _bounded(checkpoint, at_least if expansion.get("strategy") == "fixed" else max(query_length, at_least)),
             prompt=checkpoint.query_prompt,
             marker=settings.get("query_prefix") or "",
-            expand_to=at_least,
+            expand_to=_bounded(checkpoint, at_least),
             expansion=expansion.get("token") or "",
             attend_to_expansion=bool(expansion.get("attend")),
             skip=_skip("query", masks, settings),
@@ -153,7 +153,9 @@ def _skip(side: str, masks: Sequence[Mapping[str, Any]], settings: Mapping[str, 
     if side == "query":
         return ()
     words = settings.get("skiplist_words")
-    return tuple(string.punctuation if words is None else words)
+    if words is None and any(key in settings for key in _PYLATE):
+        words = string.punctuation
+    return tuple(words or ())
 
 
 def _bounded(checkpoint: Checkpoint, length: int) -> int:

@@ -50,7 +50,8 @@ def _pool(
     pooled = np.zeros((len(first), vectors.shape[1]), np.float32)
     np.add.at(pooled, label, vectors)
     norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    pooled = np.where(norms > 1e-6, pooled / np.maximum(norms, 1e-6), vectors[first])  # opposite vectors cancel out
+    merged = (np.bincount(label)[:, None] > 1) & (norms > 1e-6)  # opposite vectors cancel out
+    pooled = np.where(merged, pooled / np.maximum(norms, 1e-6), vectors[first])
     begin, end = spans[first, 0], spans[first, 1]
     np.minimum.at(begin, label, spans[:, 0])
     np.maximum.at(end, label, spans[:, 1])
