@@ -43,7 +43,7 @@ def print_matches(console: Console, text: str, query: str, matches: Sequence[Tok
     for line in _collapsed(shown).wrap(console, width)[:6]:
         console.print(Text("     ") + line)
     told = [
-        f"{asked} → {found or 'title'} {score:.2f}" if score >= WEAK else f"{asked} → -"
+        f"{asked} → {found or '(title)'} {score:.2f}" if score >= WEAK else f"{asked} → -"
         for asked, found, score in word_matches(query, text, matches)
     ]
     for line in Text("  ".join(told), style="dim").wrap(console, width):
@@ -62,4 +62,4 @@ def _around(text: str, span: tuple[int, int]) -> tuple[int, int]:
 
 def _collapsed(text: Text) -> Text:
     """On one line, with single spaces, styles kept."""
-    return Text(" ").join([word for word in text.split() if word.plain])
+    return Text(" ").join([text[word.start() : word.end()] for word in re.finditer(r"\S+", text.plain)])
