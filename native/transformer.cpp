@@ -1,10 +1,12 @@
-// A BERT-family text encoder on the CPU: token ids in, unit vectors out.
+// A BERT-family text encoder on the CPU: token ids in, unit vectors out, and the tokens' last states where asked for.
 //
 // Texts are packed one behind the other without padding. A thread takes a few whole texts (about BLOCK tokens) through
 // all layers, so that its activations stay in its cache and threads never wait for each other. Weights are packed once
 // into panels that the register tiles read in order.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -16,6 +18,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -94,6 +97,9 @@ const Kernels& kernels_named(const std::string& isa) {
 
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 using Floats = std::vector<float>;
 
 constexpr long BLOCK = 192;  // tokens a thread takes at a time: few enough for its cache, enough to reuse a weight panel
@@ -174,24 +180,20 @@ public:
         inner_ = std::max(inner_, layers_.back().up.out);
     }
 
-    nb::ndarray<nb::numpy, float, nb::ndim<2>> encode(
-        nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> ids,
-        nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> offsets, const std::string& pooling,
-        int threads) const {
-        require(offsets.size() > 0 && offsets.data()[0] == 0 &&
-                    offsets.data()[offsets.size() - 1] == static_cast<int64_t>(ids.size()),
-                "offsets must begin with 0 and end with the number of ids");
-        require(pooling == "mean" || pooling == "cls", "pooling must be mean or cls");
-        const long texts = static_cast<long>(offsets.size()) - 1;
-        auto result = std::make_unique<float[]>(static_cast<size_t>(texts * width_));
-        {
-            nb::gil_scoped_release release;
-            check(ids.data(), offsets.data(), texts);
-            run(ids.data(), offsets.data(), texts, pooling == "mean", std::max(threads, 1), result.get());
-        }
-        float* data = result.release();
-        nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-        return {data, {static_cast<size_t>(texts), static_cast<size_t>(width_)}, owner};
+    Rows encode(Ids ids, Counts offsets, const std::string& pooling, int threads) const {
+        const Batch batch = checked(ids, offsets, std::nullopt);
+        auto vectors = room_for(batch.texts);
+        run(batch, pooling, threads, vectors.get(), nullptr);
+        return rows(std::move(vectors), batch.texts);
+    }
+
+    std::pair<Rows, Rows> encode_with_states(Ids ids, Counts offsets, const std::string& pooling, int threads,
+                                             std::optional<Counts> attended) const {
+        const Batch batch = checked(ids, offsets, attended);
+        auto vectors = room_for(batch.texts);
+        auto states = room_for(batch.offsets[batch.texts]);
+        run(batch, pooling, threads, vectors.get(), states.get());
+        return {rows(std::move(vectors), batch.texts), rows(std::move(states), batch.offsets[batch.texts])};
     }
 
 private:
@@ -201,18 +203,51 @@ private:
 
     bool is_wide(const Vector& v) const { return static_cast<long>(v.size()) == width_; }
 
-    void check(const int32_t* ids, const int64_t* offsets, long texts) const {
+    // Token ids of some texts, one behind the other, and how many leading tokens of each are attended to (null: all).
+    struct Batch {
+        const int32_t* ids;
+        const int64_t* offsets;
+        const int64_t* attended;
+        long texts;
+    };
+
+    Batch checked(const Ids& ids, const Counts& offsets, const std::optional<Counts>& attended) const {
+        require(offsets.size() > 0 && offsets.data()[0] == 0 &&
+                    offsets.data()[offsets.size() - 1] == static_cast<int64_t>(ids.size()),
+                "offsets must begin with 0 and end with the number of ids");
+        const Batch batch{ids.data(), offsets.data(), attended ? attended->data() : nullptr,
+                          static_cast<long>(offsets.size()) - 1};
+        require(!attended || attended->size() == offsets.size() - 1, "attended must have one number a text");
         const auto vocabulary = static_cast<int32_t>(words_.shape(0));
-        for (long i = 0; i < texts; ++i) {
-            const int64_t length = offsets[i + 1] - offsets[i];
+        for (long i = 0; i < batch.texts; ++i) {
+            const int64_t length = batch.offsets[i + 1] - batch.offsets[i];
             require(length > 0, "a text has no tokens");
             require(length <= static_cast<int64_t>(positions_.shape(0)), "a text has more tokens than the model positions");
+            require(!batch.attended || (batch.attended[i] > 0 && batch.attended[i] <= length),
+                    "a text must attend to one of its tokens at least and to all at most");
         }
-        for (int64_t i = 0; i < offsets[texts]; ++i)
-            require(ids[i] >= 0 && ids[i] < vocabulary, "a token id is not in the vocabulary");
+        for (int64_t i = 0; i < batch.offsets[batch.texts]; ++i)
+            require(ids.data()[i] >= 0 && ids.data()[i] < vocabulary, "a token id is not in the vocabulary");
+        return batch;
     }
 
-    void run(const int32_t* ids, const int64_t* offsets, long texts, bool mean, int threads, float* out) const {
+    std::unique_ptr<float[]> room_for(long count) const {
+        return std::unique_ptr<float[]>(new float[static_cast<size_t>(count * width_)]);
+    }
+
+    Rows rows(std::unique_ptr<float[]> values, long count) const {
+        float* data = values.release();
+        nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        return {data, {static_cast<size_t>(count), static_cast<size_t>(width_)}, owner};
+    }
+
+    // Pooled vectors of all texts; the tokens' last states, not normalised, unless `states` is null.
+    void run(const Batch& batch, const std::string& pooling, int threads, float* vectors, float* states) const {
+        require(pooling == "mean" || pooling == "cls", "pooling must be mean or cls");
+        const bool mean = pooling == "mean";
+        const int64_t* offsets = batch.offsets;
+        const long texts = batch.texts;
+        nb::gil_scoped_release release;
         std::vector<long> blocks{0};  // first text of each block
         for (long i = 1; i < texts; ++i)
             if (offsets[i + 1] - offsets[blocks.back()] > BLOCK) blocks.push_back(i);
@@ -226,22 +261,25 @@ private:
             try {
                 Workspace space;
                 for (long b = next++; b < count; b = next++)
-                    block(ids, offsets + blocks[b], blocks[b + 1] - blocks[b], mean, space, out + blocks[b] * width_);
+                    block(batch, blocks[b], blocks[b + 1], mean, space, vectors, states);
             } catch (...) {
                 std::lock_guard lock(mutex);
                 error = std::current_exception();
             }
         };
         std::vector<std::thread> helpers;
-        for (long t = 1; t < std::min<long>(threads, count); ++t) helpers.emplace_back(work);
+        for (long t = 1; t < std::min<long>(std::max(threads, 1), count); ++t) helpers.emplace_back(work);
         work();
         for (auto& helper : helpers) helper.join();
         if (error) std::rethrow_exception(error);
     }
 
-    // All layers for the texts that lie in ids[offsets[0] .. offsets[texts]).
-    void block(const int32_t* ids, const int64_t* offsets, long texts, bool mean, Workspace& space, float* out) const {
-        const long tokens = static_cast<long>(offsets[texts] - offsets[0]);
+    // All layers for the texts first .. last - 1.
+    void block(const Batch& batch, long first, long last, bool mean, Workspace& space, float* vectors,
+               float* states) const {
+        const int64_t* offsets = batch.offsets;
+        const int64_t origin = offsets[first];
+        const long tokens = static_cast<long>(offsets[last] - origin);
         const auto room = [&](Floats& buffer, long size) {
             if (static_cast<long>(buffer.size()) < size) buffer.resize(static_cast<size_t>(size));
             return buffer.data();
@@ -251,21 +289,22 @@ private:
         float* context = room(space.context, tokens * width_);
         float* wide = room(space.wide, tokens * inner_);
 
-        for (long t = 0; t < texts; ++t)
+        for (long t = first; t < last; ++t)
             for (int64_t i = offsets[t]; i < offsets[t + 1]; ++i) {
-                const float* word = words_.data() + ids[i] * width_;
+                const float* word = words_.data() + batch.ids[i] * width_;
                 const float* position = positions_.data() + (i - offsets[t]) * width_;
-                float* row = x + (i - offsets[0]) * width_;
+                float* row = x + (i - origin) * width_;
                 for (long j = 0; j < width_; ++j) row[j] = word[j] + position[j];
             }
         kernels_.add_norm(x, nullptr, tokens, width_, norm_.gain.data(), norm_.shift.data(), eps_);
 
         for (const Layer& layer : layers_) {
             layer.qkv.apply(kernels_, x, tokens, qkv);
-            for (long t = 0; t < texts; ++t) {
-                const long first = static_cast<long>(offsets[t] - offsets[0]);
-                attend(qkv + first * 3 * width_, static_cast<long>(offsets[t + 1] - offsets[t]), space,
-                       context + first * width_);
+            for (long t = first; t < last; ++t) {
+                const long begin = static_cast<long>(offsets[t] - origin);
+                const long length = static_cast<long>(offsets[t + 1] - offsets[t]);
+                attend(qkv + begin * 3 * width_, length, batch.attended ? batch.attended[t] : length, space,
+                       context + begin * width_);
             }
             layer.output.apply(kernels_, context, tokens, qkv);  // qkv has been read: it serves as scratch
             const Norm& inner = layer.attention_norm;
@@ -275,27 +314,29 @@ private:
             layer.down.apply(kernels_, wide, tokens, qkv);
             kernels_.add_norm(x, qkv, tokens, width_, layer.norm.gain.data(), layer.norm.shift.data(), eps_);
         }
-        for (long t = 0; t < texts; ++t) {
-            const long first = static_cast<long>(offsets[t] - offsets[0]);
-            pool(x + first * width_, mean ? static_cast<long>(offsets[t + 1] - offsets[t]) : 1, out + t * width_);
+        for (long t = first; t < last; ++t) {
+            const float* row = x + (offsets[t] - origin) * width_;
+            pool(row, mean ? static_cast<long>(offsets[t + 1] - offsets[t]) : 1, vectors + t * width_);
         }
+        if (states) std::copy(x, x + tokens * width_, states + origin * width_);
     }
 
-    // Self-attention of one text of n tokens; its queries, keys and values lie side by side in the rows of qkv.
-    void attend(const float* qkv, long n, Workspace& space, float* context) const {
+    // Self-attention of one text of n tokens to its first `seen`; its queries, keys and values lie side by side in the
+    // rows of qkv.
+    void attend(const float* qkv, long n, long seen, Workspace& space, float* context) const {
         const long size = width_ / heads_;
-        const long stride = (n + kernels_.panel - 1) / kernels_.panel * kernels_.panel;
+        const long stride = (seen + kernels_.panel - 1) / kernels_.panel * kernels_.panel;
         space.keys.resize(std::max(space.keys.size(), static_cast<size_t>(stride * size)));
-        space.values.resize(std::max(space.values.size(), static_cast<size_t>(n * size)));
+        space.values.resize(std::max(space.values.size(), static_cast<size_t>(seen * size)));
         space.scores.resize(std::max(space.scores.size(), static_cast<size_t>(n * stride)));
         float* scores = space.scores.data();
         for (long h = 0; h < heads_; ++h) {
             const float* query = qkv + h * size;
-            kernels_.pack_transposed(query + width_, 3 * width_, n, size, 1.0f, space.keys.data());
-            kernels_.pack(query + 2 * width_, 3 * width_, size, n, space.values.data());
+            kernels_.pack_transposed(query + width_, 3 * width_, seen, size, 1.0f, space.keys.data());
+            kernels_.pack(query + 2 * width_, 3 * width_, size, seen, space.values.data());
             kernels_.multiply(query, 3 * width_, n, space.keys.data(), size, nullptr, scores, stride, stride);
-            kernels_.softmax(scores, n, n, stride);
-            kernels_.multiply(scores, stride, n, space.values.data(), n, nullptr, context + h * size, width_, size);
+            kernels_.softmax(scores, n, seen, stride);
+            kernels_.multiply(scores, stride, n, space.values.data(), seen, nullptr, context + h * size, width_, size);
         }
     }
 
@@ -327,6 +368,8 @@ void bind_transformer(nb::module_& m) {
         .def("add_layer", &TransformerEncoder::add_layer)
         .def("encode", &TransformerEncoder::encode, nb::arg("ids"), nb::arg("offsets"), nb::arg("pooling"),
              nb::arg("threads"))
+        .def("encode_with_states", &TransformerEncoder::encode_with_states, nb::arg("ids"), nb::arg("offsets"),
+             nb::arg("pooling"), nb::arg("threads"), nb::arg("attended") = nb::none())
         .def_static("isas", [] {
             std::vector<std::string> names;
             for (const auto& [name, kernels] : usable_kernels()) names.push_back(name);

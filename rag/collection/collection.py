@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,22 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rag.collection import database, locks, segments
+from rag.collection import locks, segments
+from rag.collection.creation import make
 from rag.collection.engine import Mirror
-from rag.collection.files import sync
 from rag.collection.info import Info
-from rag.collection.manifest import DAMAGED, EncoderRecord, Manifest
+from rag.collection.late import LateInteraction, own_texts
 from rag.collection.manifest import NAME as MANIFEST
-from rag.collection.repair import Report, check_database, rebuild, restored_manifest, verify
+from rag.collection.manifest import Manifest
+from rag.collection.repair import Remake, Report, check_database, rebuild, restored_manifest, verify
 from rag.collection.rows import Fingerprint
 from rag.collection.selection import grouped
 from rag.collection.snapshot import Connections, Snapshot
-from rag.collection.storage import Keeping, Storage
+from rag.collection.storage import Keeping
 from rag.collection.writer import Writer
-from rag.encoders import DEFAULT, Encoder, load
+from rag.encoders import DEFAULT, Encoder, MultiVectorEncoder, load, load_multi_vector
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
-from rag.index import LexicalIndex, Matches, Metric
-from rag.index.engines import canonical_uri
+from rag.index import Matches, Metric
+from rag.index.multivector import TokenCodec
 from rag.index.neighbours import Progress
 from rag.index.recommend import RECALL
 from rag.types import Chunk, Document, Hits
@@ -37,7 +35,7 @@ from rag.types import Chunk, Document, Hits
 __all__ = ["Collection"]
 
 
-class Collection:
+class Collection(LateInteraction):
     """Documents, chunks and their indexes at one generation; `refresh` moves on to the newest.
 
     Any number of processes and threads may read, and one may write, at the same time. Reading methods are safe to
@@ -49,6 +47,7 @@ class Collection:
         self._snapshot: Snapshot | None = snapshot
         self._connections = connections
         self._encoder = encoder
+        self._token_encoder = None
         self._mirror = Mirror.of(path, snapshot.manifest)
         self._changing = threading.Lock()
 
@@ -60,6 +59,8 @@ class Collection:
         path: str | Path,
         *,
         encoder: str | Encoder = DEFAULT,
+        tokens: str | MultiVectorEncoder | None = None,
+        token_codec: TokenCodec = "float16",  # noqa: S107  no secret
         metric: Metric = "cosine",
         codec: Keeping = "auto",
         engine: str | None = None,
@@ -70,78 +71,42 @@ class Collection:
 
         `encoder` is a name for `rag.encoders.load` or an encoder; `metric` and `codec` are those of
         `rag.index.ScanIndex`. With codec "auto" each segment decides whether it is scanned exactly, scanned compressed,
-        or a graph (`rag.index.recommend`); with another one it is scanned in that. `engine` is another one's URI (see
+        or a graph (`rag.index.recommend`); with another one it is scanned in that. `tokens` is an encoder of token
+        vectors, or its name for `rag.encoders.load_multi_vector`, if the collection is to hold such as well, and
+        `token_codec` that of `rag.index.multivector.TokenStore`. `engine` is another one's URI (see
         `rag.index.engines`), `language` that of `rag.index.LexicalIndex`; `settings` are JSON values kept with it.
         Raises CollectionError when the folder holds a collection or other files, or cannot be written to, EngineError
         when the engine cannot be reached, ConfigError for a wrong URI, and MissingExtraError.
         """
-        folder = Path(path)
-        uri = None if engine is None else canonical_uri(engine)
         made_by = load(encoder) if isinstance(encoder, str) else encoder
-        kept: Keeping = "float32" if codec == "auto" and uri is not None else codec
-        Storage(uri, made_by.dim, metric, kept).buffer()  # refuses what cannot be
-        LexicalIndex.build(segments.NONE, [], language=language)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CollectionError(f"{folder} cannot be made a collection: {error.strerror}") from error
-        if cls.exists(folder):
-            raise CollectionError(f"{folder} already holds a collection", hint="open it with Collection.open")
-        # What a creation that was cut off leaves behind is taken over.
-        ours = {"lock", "readers", "segments", "milvus.db", MANIFEST + ".new"}
-        others = [p.name for p in folder.iterdir() if p.name not in ours and not p.name.startswith(database.NAME)]
-        if others:
-            raise CollectionError(f"{folder} holds other files, such as {others[0]!r}", hint="name a new folder")
-        now = datetime.now(timezone.utc)
-        manifest = Manifest(
-            collection=uuid.uuid4().hex,
-            generation=0,
-            created=now,
-            updated=now,
-            encoder=EncoderRecord(
-                name=made_by.name,
-                fingerprint=made_by.fingerprint,
-                dim=made_by.dim,
-                max_tokens=made_by.max_tokens,
-            ),
+        token_encoder = load_multi_vector(tokens) if isinstance(tokens, str) else tokens
+        make(
+            Path(path),
+            encoder=made_by,
+            token_encoder=token_encoder,
+            token_codec=token_codec,
             metric=metric,
-            codec=kept,
-            engine=uri,
+            codec=codec,
+            engine=engine,
             language=language,
-            settings=json.loads(database.dump_metadata(settings or {}, "settings")),
-            documents=0,
-            chunks=0,
-            next_chunk=0,
-            next_file=0,
-            segments=(),
+            settings=settings or {},
         )
-        with locks.writing(folder, wait=0), database.explained(folder):
-            (folder / "segments").mkdir(exist_ok=True)
-            if (mirror := Mirror.of(folder, manifest)) is not None:
-                mirror.connect()
-                mirror.close()
-            db = database.connect_writer(folder)
-            try:
-                if int(database.recall(db).get("generation", 0)) > 0:
-                    raise DamagedFileError(
-                        f"{folder} holds a collection whose {MANIFEST} is missing",
-                        hint=DAMAGED,
-                    )
-                database.remember(db, manifest)
-            finally:
-                db.close()
-            locks.announce(folder, 0)
-            manifest.write(folder)
-            sync(folder.absolute().parent)
-        return cls.open(folder, encoder=made_by)
+        return cls.open(path, encoder=made_by, token_encoder=token_encoder)
 
     @classmethod
-    def open(cls, path: str | Path, *, encoder: Encoder | None = None, repair: bool = False) -> Collection:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        token_encoder: MultiVectorEncoder | None = None,
+        repair: bool = False,
+    ) -> Collection:
         """Open the newest generation, checking its files.
 
-        `encoder` is used in place of loading the one that is named in the manifest. With `repair`, what is damaged is
-        no error yet, so that `verify` and `rebuild` can be called. Raises NotFoundError, DamagedFileError,
-        EncoderMismatchError, CollectionError (a newer format, no rights).
+        `encoder` and `token_encoder` are used in place of loading those that are named in the manifest. With `repair`,
+        what is damaged is no error yet, so that `verify` and `rebuild` can be called. Raises NotFoundError,
+        DamagedFileError, EncoderMismatchError, CollectionError (a newer format, no rights).
         """
         folder = Path(path)
         connections = Connections(folder)
@@ -150,6 +115,8 @@ class Collection:
             collection = cls(folder, snapshot, connections, None)
             if encoder is not None:
                 collection._accept(encoder)
+            if token_encoder is not None:
+                collection._token_encoder = collection._accepted(token_encoder)
         except BaseException:
             connections.close()
             raise
@@ -398,14 +365,13 @@ class Collection:
         chunks. Raises CollectionError when sound vectors show that it was something else.
         """
 
-        def encode(indexed: Sequence[str]) -> NDArray[np.float32]:
-            return self.encoder.encode_documents(indexed)
-
-        def own(chunks: Sequence[Chunk]) -> list[str]:
-            return [chunk.text for chunk in chunks]
-
+        remake = Remake(
+            texts or own_texts,
+            lambda indexed: self.encoder.encode_documents(indexed),
+            lambda indexed: self.token_encoder.encode_documents(indexed),
+        )
         with self._changing:
-            rebuild(self.path, self._connections, self._mirror, texts or own, encode, wait)
+            rebuild(self.path, self._connections, self._mirror, remake, wait)
             self._snapshot = _newest(self.path, self._connections, repair=True)
         return self.verify()
 

@@ -13,13 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.collection.storage import Keeping, Storage
+from rag.collection.tokens import TokenStorage
+from rag.encoders import MultiVectorEncoder
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
 from rag.index import Metric
+from rag.index.multivector import TokenCodec
 
-__all__ = ["DAMAGED", "FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord"]
+__all__ = ["DAMAGED", "FORMAT", "NAME", "EncoderRecord", "Manifest", "SegmentRecord", "TokensRecord"]
 
-FORMAT: Literal[2] = 2
-"""Since 2 a collection may let each segment decide how it keeps vectors. In 1, float32 was what one got without asking:
+FORMAT: Literal[3] = 3
+"""Since 3 a segment may have a file of token vectors.
+
+Since 2 a collection may let each segment decide how it keeps vectors. In 1, float32 was what one got without asking:
 such a collection decides from now on as well, whenever it writes a segment."""
 NAME = "manifest.json"
 DAMAGED = "restore it from its copy: `rag repair`, or Collection.open(path, repair=True).rebuild()"
@@ -38,6 +43,19 @@ class EncoderRecord(_Record):
     max_tokens: int
 
 
+class TokensRecord(_Record):
+    """The encoder that made the token vectors, and how these are kept."""
+
+    name: str
+    fingerprint: str
+    dim: int = Field(ge=1)
+    codec: TokenCodec
+
+    @classmethod
+    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
+        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
+
+
 class SegmentRecord(_Record):
     """The chunks `first` to `last` that one commit or merge wrote together, and which of them were deleted since."""
 
@@ -48,6 +66,8 @@ class SegmentRecord(_Record):
     vectors: FileRecord
     postings: FileRecord
     tombstones: FileRecord | None
+    tokens: FileRecord | None = None
+    """Of token vectors; None while the segment has none."""
 
     @property
     def live(self) -> int:
@@ -55,18 +75,20 @@ class SegmentRecord(_Record):
 
     @property
     def files(self) -> list[FileRecord]:
-        return [f for f in (self.vectors, self.postings, self.tombstones) if f is not None]
+        return [f for f in (self.vectors, self.postings, self.tokens, self.tombstones) if f is not None]
 
 
 class Manifest(_Record):
     """One generation of a collection."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     collection: str
     generation: int = Field(ge=0)
     created: datetime
     updated: datetime
     encoder: EncoderRecord
+    tokens: TokensRecord | None = None
+    """None for a collection that holds no token vectors."""
     metric: Metric
     codec: Keeping
     engine: str | None = None
@@ -86,6 +108,11 @@ class Manifest(_Record):
     @property
     def storage(self) -> Storage:
         return Storage(self.engine, self.encoder.dim, self.metric, self.codec)
+
+    @property
+    def token_storage(self) -> TokenStorage | None:
+        """None for a collection that holds no token vectors."""
+        return None if self.tokens is None else TokenStorage(self.tokens.dim, self.tokens.codec)
 
     @property
     def deleted(self) -> int:
@@ -135,6 +162,8 @@ class Manifest(_Record):
             kept = content.get("codec")
             undecided = kept == "float32" and content.get("engine") is None
             content |= {"format": FORMAT, "codec": "auto" if undecided else kept}
+        elif version == 2:
+            content |= {"format": FORMAT}
         try:
             return cls.model_validate(content)
         except ValidationError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,20 @@ from rag.collection.database import (
     recall,
 )
 from rag.collection.engine import Mirror
+from rag.collection.generations import publish, recover, sweep
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import Manifest, SegmentRecord
 from rag.collection.segments import NONE, Part, Segment, merged
 from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
 from rag.collection.storage import StoredIndex, open_vectors
-from rag.collection.writer import publish, recover, sweep
+from rag.collection.tokens import add_tokens
+from rag.encoders import TokenVectors
 from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
 from rag.index.lexical import LexicalIndex
+from rag.index.multivector import TokenStore
 from rag.types import Chunk
 
-__all__ = ["Report", "check_database", "rebuild", "restored_manifest", "verify"]
+__all__ = ["Remake", "Report", "check_database", "rebuild", "restored_manifest", "verify"]
 
 BATCH = 1000
 SAMPLE = 8
@@ -155,17 +159,23 @@ def _check_ids(snapshot: Snapshot) -> None:
         )
 
 
-Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
-Texts: TypeAlias = Callable[[Sequence[Chunk]], Sequence[str]]
+class Remake(NamedTuple):
+    """How what was lost is made again: the texts that were indexed for chunks, their vectors and token vectors."""
+
+    texts: Callable[[Sequence[Chunk]], Sequence[str]]
+    encode: Callable[[Sequence[str]], NDArray[np.float32]]
+    encode_tokens: Callable[[Sequence[str]], TokenVectors]
 
 
-def rebuild(
-    folder: Path, connections: Connections, mirror: Mirror | None, texts: Texts, encode: Encode, wait: float
-) -> None:
-    """Put a damaged manifest back, write the segments that have a damaged file anew, and make the mirror complete.
+class _Kept(NamedTuple):
+    """What is sound of a segment."""
 
-    `texts` says what was indexed for chunks, `encode` makes the vectors of that.
-    """
+    vectors: StoredIndex | None
+    tokens: TokenStore | None
+
+
+def rebuild(folder: Path, connections: Connections, mirror: Mirror | None, remake: Remake, wait: float) -> None:
+    """Put a damaged manifest back, write the segments that have a damaged file anew, and make the mirror complete."""
     with locks.writing(folder, wait), explained(folder):
         try:
             manifest = Manifest.read(folder)
@@ -182,16 +192,17 @@ def rebuild(
                 stored[np.searchsorted(stored, segment.first) : np.searchsorted(stored, segment.last + 1)]
                 for segment in manifest.segments
             ]
-            kept = [_vectors(folder, segment, manifest.engine) for segment in manifest.segments]
-            if any(index is None for index in kept):
-                _check_encoding(snapshot, ids, kept, texts, encode)
+            kept = [_kept(folder, segment, manifest.engine) for segment in manifest.segments]
+            records = zip(manifest.segments, kept, strict=True)
+            if any(sound.vectors is None or _lost(sound.tokens, one) for one, sound in records):
+                _check_encoding(snapshot, ids, [sound.vectors for sound in kept], remake)
             segments: list[SegmentRecord] = []
             number = manifest.next_file
-            for segment, own, vectors in zip(manifest.segments, ids, kept, strict=True):
+            for segment, own, sound in zip(manifest.segments, ids, kept, strict=True):
                 if _is_whole(folder, segment, manifest.engine, own):
                     segments.append(segment)
                 elif len(own):
-                    segments.append(_remade(snapshot, own, vectors, texts, encode).write(folder, number))
+                    segments.append(_remade(snapshot, segment, own, sound, remake).write(folder, number))
                     number += 1
             if segments != list(manifest.segments):
                 manifest = manifest.model_copy(
@@ -220,25 +231,31 @@ def _is_whole(folder: Path, stored: SegmentRecord, engine: str | None, ids: NDAr
         return False
 
 
-def _vectors(folder: Path, stored: SegmentRecord, engine: str | None) -> StoredIndex | None:
-    try:
-        return open_vectors(engine, stored.vectors.check(folder), NONE)
-    except RagError:
-        return None
+def _kept(folder: Path, stored: SegmentRecord, engine: str | None) -> _Kept:
+    vectors = tokens = None
+    with suppress(RagError):
+        vectors = open_vectors(engine, stored.vectors.check(folder), NONE)
+    with suppress(RagError):
+        tokens = None if stored.tokens is None else TokenStore.open(stored.tokens.check(folder))
+    return _Kept(vectors, tokens)
+
+
+def _lost(tokens: TokenStore | None, stored: SegmentRecord) -> bool:
+    """Whether a segment had token vectors that are not sound."""
+    return tokens is None and stored.tokens is not None
 
 
 def _check_encoding(
     snapshot: Snapshot,
     ids: Sequence[NDArray[np.int64]],
     kept: Sequence[StoredIndex | None],
-    texts: Texts,
-    encode: Encode,
+    remake: Remake,
 ) -> None:
     """CollectionError when vectors that are sound are not those of the same chunks encoded again."""
     for own, vectors in zip(ids, kept, strict=True):
         if vectors is not None and len(own):
             sample = own[:: -(-len(own) // SAMPLE)]
-            old, new = vectors.vectors(sample), encode(texts(snapshot.chunks(sample)))
+            old, new = vectors.vectors(sample), remake.encode(remake.texts(snapshot.chunks(sample)))
             likeness = (old * new).sum(axis=1) / np.linalg.norm(old, axis=1) / np.linalg.norm(new, axis=1)
             if likeness.min() < ALIKE:
                 raise CollectionError(
@@ -248,16 +265,21 @@ def _check_encoding(
                 )
 
 
-def _remade(snapshot: Snapshot, ids: NDArray[np.int64], kept: StoredIndex | None, texts: Texts, encode: Encode) -> Part:
-    """Vectors and postings of these chunks; the vectors from those kept, else encoded again."""
+def _remade(snapshot: Snapshot, stored: SegmentRecord, ids: NDArray[np.int64], kept: _Kept, remake: Remake) -> Part:
+    """A segment of these chunks; its vectors and token vectors from those kept, else encoded again."""
     manifest = snapshot.manifest
-    vectors = manifest.storage.buffer() if kept is None else kept
+    vectors = manifest.storage.buffer() if kept.vectors is None else kept.vectors
+    tokens = kept.tokens
+    if _lost(tokens, stored) and manifest.token_storage is not None:
+        tokens = manifest.token_storage.buffer()
     words: list[str] = []
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
-        indexed = list(texts(snapshot.chunks(batch)))
+        indexed = list(remake.texts(snapshot.chunks(batch)))
         words += indexed
-        if kept is None:
-            vectors.add(batch, encode(indexed))
-    postings = LexicalIndex.build(ids, words, language=manifest.language)
-    return merged([Part(vectors, postings, NONE)], manifest.storage)
+        if kept.vectors is None:
+            vectors.add(batch, remake.encode(indexed))
+        if tokens is not None and kept.tokens is None:
+            add_tokens(tokens, batch, remake.encode_tokens(indexed))
+    part = Part(vectors, LexicalIndex.build(ids, words, language=manifest.language), NONE, tokens=tokens)
+    return merged([part], manifest.storage, None if tokens is None else manifest.token_storage)

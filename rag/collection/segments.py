@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.collection.files import FileRecord, read_checked, record, write_new
+from rag.collection.files import REBUILD, FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
 from rag.collection.selection import Selection
 from rag.collection.storage import MOST_DELETED, Storage, StoredIndex, open_vectors
+from rag.collection.tokens import TokenStorage, open_tokens
 from rag.errors import DamagedFileError, NotFoundError
 from rag.index import GraphIndex, Matches, ScanIndex, merge_matches
 from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
+from rag.index.multivector import TokenStore
 from rag.index.neighbours import Progress
 from rag.index.opening import IndexFile, describe
 
@@ -23,6 +26,7 @@ __all__ = [
     "NONE",
     "Part",
     "Segment",
+    "alike",
     "between",
     "merged",
     "plan",
@@ -39,13 +43,16 @@ MOST_SEGMENTS = 8
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Vectors and postings over the same chunk ids, and the ids (sorted) deleted from them."""
+    """Vectors, postings and perhaps token vectors over the same chunk ids, and the ids (sorted) deleted from them."""
 
     vectors: StoredIndex
     postings: LexicalIndex
     deleted: NDArray[np.int64]
     file: Path | None = None
     """Of the vectors, when it is on disk."""
+    tokens: TokenStore | None = None
+    tokens_file: Path | None = None
+    """Of the token vectors, when it is on disk."""
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -62,6 +69,8 @@ class Part:
         stem = f"segments/{number:08d}"
         self.vectors.save(folder / f"{stem}.vectors")
         self.postings.save(folder / f"{stem}.postings")
+        if self.tokens is not None:
+            self.tokens.save(folder / f"{stem}.tokens")
         return SegmentRecord(
             first=int(self.ids[0]),
             last=int(self.ids[-1]),
@@ -70,6 +79,7 @@ class Part:
             vectors=record(folder, f"{stem}.vectors"),
             postings=record(folder, f"{stem}.postings"),
             tombstones=None,
+            tokens=None if self.tokens is None else record(folder, f"{stem}.tokens"),
         )
 
 
@@ -96,7 +106,13 @@ class Segment(Part):
         for file, found in ((stored.vectors, len(vectors) + len(deleted)), (stored.postings, len(postings))):
             if found != stored.chunks or len(deleted) != stored.deleted:
                 raise DamagedFileError(f"{folder / file.name} holds {found} chunks, not {stored.chunks}")
-        return cls(vectors, postings, deleted, path, record=stored, index=describe(path))
+        tokens = tokens_file = None
+        if stored.tokens is not None:
+            tokens_file = stored.tokens.check_size(folder)
+            tokens = open_tokens(tokens_file, deleted)
+            if not np.isin(tokens.ids, postings.ids).all():
+                raise DamagedFileError(f"{tokens_file} holds the tokens of other chunks", hint=REBUILD)
+        return cls(vectors, postings, deleted, path, tokens, tokens_file, record=stored, index=describe(path))
 
 
 def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> FileRecord:
@@ -106,13 +122,16 @@ def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> F
     return record(folder, name)
 
 
-def merged(parts: Sequence[Part], storage: Storage, progress: Progress | None = None) -> Part:
-    """One part that holds what is live in these."""
+def merged(
+    parts: Sequence[Part], storage: Storage, token_storage: TokenStorage | None = None, progress: Progress | None = None
+) -> Part:
+    """One part that holds what is live in these: token vectors only where all of them have some."""
     vectors = storage.build(parts, progress)
+    tokens = None if token_storage is None else token_storage.build(parts, progress)
     deleted = np.unique(np.concatenate([part.deleted for part in parts]))
-    if len(parts) == 1 and not len(deleted):
-        return Part(vectors, parts[0].postings, NONE)
-    return Part(vectors, merge_lexical([part.postings for part in parts], deleted), NONE)
+    same = len(parts) == 1 and not len(deleted)
+    postings = parts[0].postings if same else merge_lexical([part.postings for part in parts], deleted)
+    return Part(vectors, postings, NONE, tokens=tokens)
 
 
 def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]:
@@ -128,6 +147,18 @@ def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]
         tail = next((i for i in range(len(live) - 1) if live[i] <= sum(live[i + 1 :])), tail)
     alone = [(i, i + 1) for i in range(tail) if deleted[i] > MOST_DELETED * chunks[i]]
     return alone + ([(tail, len(live))] if tail < len(live) else [])
+
+
+def alike(ranges: Sequence[tuple[int, int]], kinds: Sequence[bool]) -> list[tuple[int, int]]:
+    """These ranges, cut where the kind changes; what is then alone and was not before is left out.
+
+    So segments that have token vectors are not merged with those that an upgrade has not reached yet.
+    """
+    cut = []
+    for begin, end in ranges:
+        edges = [begin, *(at for at in range(begin + 1, end) if kinds[at] != kinds[at - 1]), end]
+        cut += [(a, b) for a, b in pairwise(edges) if b - a > 1 or end - begin == 1]
+    return cut
 
 
 def between(ids: NDArray[np.int64], part: Part) -> NDArray[np.int64]:

@@ -28,23 +28,25 @@ from rag.collection.database import (
     dump_metadata,
     explained,
     purge,
-    recall,
-    remember,
 )
 from rag.collection.engine import Mirror
 from rag.collection.files import sync
 from rag.collection.filters import parse
-from rag.collection.manifest import Manifest, SegmentRecord
+from rag.collection.generations import publish, recover
+from rag.collection.manifest import SegmentRecord
 from rag.collection.rows import Fingerprint, NewRows
-from rag.collection.segments import NONE, Part, between, merged, plan, write_tombstones
+from rag.collection.segments import NONE, Part, alike, between, merged, plan, write_tombstones
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
 from rag.collection.storage import Keeping, StoredIndex
+from rag.collection.tokens import add_tokens, check_tokens
+from rag.encoders import TokenVectors
 from rag.errors import CollectionError, InputError
 from rag.index.lexical import LexicalIndex
+from rag.index.multivector import TokenStore
 from rag.index.neighbours import Progress
 from rag.types import Chunk, Document
 
-__all__ = ["Writer", "publish", "recover"]
+__all__ = ["Writer"]
 
 Plan: TypeAlias = Callable[[Sequence[int], Sequence[int]], list[tuple[int, int]]]
 """From the chunks of segments, and how many of each are deleted, the half-open ranges to write anew as one."""
@@ -68,6 +70,7 @@ class Writer:
     _base: Snapshot
     _next_chunk: int
     _new_vectors: StoredIndex
+    _new_tokens: TokenStore | None
     _new_texts: dict[int, str]
     _grown: NDArray[np.int64]
     _dead: list[NDArray[np.int64]]
@@ -115,6 +118,11 @@ class Writer:
         return self._base.generation
 
     @property
+    def base(self) -> Snapshot:
+        """The last generation committed, on which the next one is built."""
+        return self._base
+
+    @property
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             raise CollectionError("this writer is not open", hint="use it inside `with collection.writer() as writer:`")
@@ -128,12 +136,14 @@ class Writer:
         chunks: Sequence[Sequence[Chunk]],
         vectors: ArrayLike,
         *,
+        tokens: TokenVectors | None = None,
         sources: Sequence[Fingerprint] | None = None,
         texts: Sequence[str] | None = None,
     ) -> NDArray[np.int64]:
         """Add documents with their chunks, replacing the ones of the same id; returns the new chunk ids int64[total].
 
         `chunks[i]` are those of `documents[i]`; `vectors` float32[total, dim] are those of all chunks in order;
+        `tokens` are the token vectors of all chunks, for a collection that holds such, and only for that;
         `sources` (default: a digest of the text) tell later whether a document's source has changed; `texts` (default:
         the chunks' own) are what the word index gets for each chunk, for example with its title.
         Raises InputError, and adds nothing, when these do not fit together or a vector holds NaN or infinity.
@@ -155,6 +165,7 @@ class Writer:
             twice = next(name for name in ids if ids.count(name) > 1)
             raise InputError(f"document {twice!r} is given twice in one call")
 
+        check_tokens(self._folder, self._base.manifest.tokens, tokens, total)
         with self._changing() as db:
             key = int((db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone() or (0,))[0])
             block = int(db.execute("SELECT coalesce(max(id), -1) + 1 FROM blocks").fetchone()[0])
@@ -163,7 +174,7 @@ class Writer:
             rows.append(document, own, None if sources is None else sources[number])
         added = np.arange(self._next_chunk, rows.chunk, dtype=np.int64)
         if total:
-            self._new_vectors.add(added, matrix)  # refuses what cannot be indexed
+            self._take_up(added, matrix, tokens)
         with self._changing() as db:
             self._remove(db, ids)
             rows.insert(db)
@@ -171,6 +182,16 @@ class Writer:
         self._grown += (len(documents), total)
         self._new_texts.update(zip(added.tolist(), words, strict=True))
         return added
+
+    def _take_up(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], tokens: TokenVectors | None) -> None:
+        """Take up vectors and tokens, or none of both: InputError for what cannot be indexed."""
+        self._new_vectors.add(ids, vectors)
+        if tokens is not None and self._new_tokens is not None:
+            try:
+                add_tokens(self._new_tokens, ids, tokens)
+            except BaseException:
+                self._new_vectors.delete(ids)
+                raise
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents by id; returns how many were there."""
@@ -202,6 +223,8 @@ class Writer:
             own = np.arange(first, first + chunks)
             if born > self.generation:
                 self._new_vectors.delete(own)
+                if self._new_tokens is not None:
+                    self._new_tokens.delete(own)
                 for chunk in own.tolist():
                     del self._new_texts[chunk]
             else:
@@ -254,6 +277,7 @@ class Writer:
         self.settings = json.loads(json.dumps(dict(manifest.settings)))
         self._next_chunk = manifest.next_chunk
         self._new_vectors = manifest.storage.buffer()
+        self._new_tokens = None if manifest.token_storage is None else manifest.token_storage.buffer()
         self._new_texts = {}
         self._grown = np.zeros(2, np.int64)  # documents, chunks
         self._dead = []
@@ -291,7 +315,7 @@ class Writer:
         storage.buffer()  # refuses what cannot be
         self.commit()
         if codec != manifest.codec:
-            self._commit(lambda sizes, deleted: [], codec)
+            self.change(codec=codec)
         at = rewritten = 0
         while at < len(segments := self._base.segments()):
             if not storage.suits(segments[at]):
@@ -300,7 +324,12 @@ class Writer:
             at += 1
         return rewritten
 
-    def _commit(self, planned: Plan = plan, codec: Keeping | None = None) -> int:
+    def change(self, **changes: Any) -> int:
+        """Commit, without merging, with these fields of the manifest changed; returns the generation."""
+        return self._commit(lambda sizes, deleted: [], changes)
+
+    def _commit(self, planned: Plan = plan, changes: Mapping[str, Any] | None = None) -> int:
+        """`changes` to the manifest come on top of those that follow from what was added and deleted."""
         settings = json.loads(dump_metadata(self.settings, "settings"))
         with self._changing() as db:
             try:
@@ -312,12 +341,12 @@ class Writer:
                         "generation": self.generation + 1,
                         "updated": datetime.now(timezone.utc),
                         "settings": settings,
-                        "codec": codec or self._base.manifest.codec,
                         "documents": self._base.manifest.documents + int(self._grown[0]),
                         "chunks": self._base.manifest.chunks + int(self._grown[1]),
                         "next_chunk": self._next_chunk,
                         "next_file": next(numbers),
                         "segments": tuple(segments),
+                        **(changes or {}),
                     }
                 )
                 if self._mirror is not None:
@@ -343,7 +372,7 @@ class Writer:
 
     def _segments(self, numbers: Iterator[int], planned: Plan) -> list[SegmentRecord]:
         """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
-        storage = self._base.manifest.storage
+        storage, token_storage = self._base.manifest.storage, self._base.manifest.token_storage
         parts: list[Part] = list(self._base.segments())
         dead = np.unique(np.concatenate([NONE, *self._dead]))
         deleted = [np.union1d(part.deleted, between(dead, part)) for part in parts]
@@ -352,7 +381,7 @@ class Writer:
             deleted.append(NONE)
         sizes = [len(part.ids) for part in parts]
         counts = [len(ids) for ids in deleted]
-        runs = dict(planned(sizes, counts))
+        runs = dict(alike(planned(sizes, counts), [part.tokens is not None for part in parts]))
 
         records: list[SegmentRecord] = []
         at = 0
@@ -363,7 +392,7 @@ class Writer:
             if not any(len(part.deleted) < len(part.ids) for part in run):
                 pass  # nothing is left of it
             elif at in runs or stored is None:
-                records.append(merged(run, storage, self._progress).write(self._folder, next(numbers)))
+                records.append(merged(run, storage, token_storage, self._progress).write(self._folder, next(numbers)))
             elif len(run[0].deleted) > stored.deleted:
                 tombstones = write_tombstones(self._folder, next(numbers), run[0].deleted)
                 records.append(stored.model_copy(update={"deleted": len(run[0].deleted), "tombstones": tombstones}))
@@ -376,31 +405,5 @@ class Writer:
         if not self._new_texts:
             return None
         ids, texts = np.array(list(self._new_texts), np.int64), list(self._new_texts.values())
-        return Part(self._new_vectors, LexicalIndex.build(ids, texts, language=self._base.manifest.language), NONE)
-
-
-def publish(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
-    """End the transaction and make this generation, whose files are all on disk, the current one."""
-    remember(db, manifest)
-    locks.announce(folder, manifest.generation)
-    db.commit()
-    manifest.write(folder)
-
-
-def recover(db: sqlite3.Connection, folder: Path, manifest: Manifest) -> None:
-    """Remove what a commit that did not finish has left behind."""
-    if int(recall(db)["generation"]) > manifest.generation:
-        db.execute("BEGIN IMMEDIATE")
-        purge(db, "born >", manifest.generation)
-        db.execute("UPDATE documents SET died = NULL WHERE died > ?", (manifest.generation,))
-        remember(db, manifest)
-        db.commit()
-    sweep(folder, manifest)
-
-
-def sweep(folder: Path, manifest: Manifest) -> None:
-    """Delete files that the manifest does not name. Readers of older generations have theirs mapped."""
-    needed = {file.name for file in manifest.files}
-    for path in (folder / "segments").iterdir():
-        if f"segments/{path.name}" not in needed:
-            path.unlink()
+        postings = LexicalIndex.build(ids, texts, language=self._base.manifest.language)
+        return Part(self._new_vectors, postings, NONE, tokens=self._new_tokens)

@@ -1,6 +1,8 @@
-"""Encoders: from texts to vectors."""
+"""Encoders: from texts to vectors, one a text or one a token."""
 
+from rag.encoders.both import encode_both
 from rag.encoders.loading import DEFAULT, load
-from rag.encoders.protocol import Encoder
+from rag.encoders.multivector import load_multi_vector
+from rag.encoders.protocol import Encoder, MultiVectorEncoder, TokenVectors
 
-__all__ = ["DEFAULT", "Encoder", "load"]
+__all__ = ["DEFAULT", "Encoder", "MultiVectorEncoder", "TokenVectors", "encode_both", "load", "load_multi_vector"]

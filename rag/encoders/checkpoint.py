@@ -12,7 +12,7 @@ from typing import Any
 from rag.errors import DamagedFileError, NotFoundError
 from rag.usercache import file_digest
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "most_positions", "read_json"]
 
 # What training or bookkeeping left in a config file and what has no effect on the vectors.
 _WITHOUT_EFFECT = {
@@ -50,15 +50,15 @@ class Checkpoint:
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
         """The checkpoint in `folder`; NotFoundError when there is none, DamagedFileError for a file that is no JSON."""
-        modules = _json(folder / "modules.json") or []
+        modules = read_json(folder / "modules.json") or []
         steps = {str(m["type"]).rsplit(".", 1)[-1]: folder / str(m["path"]) for m in modules}
         root = steps.get("Transformer", folder)
-        config = _json(root / "config.json") or {}
+        config = read_json(root / "config.json") or {}
         if not config and not modules:
             raise NotFoundError(f"{str(folder)!r} holds no encoder: no config.json")
-        text = _json(root / "sentence_bert_config.json") or {}
-        tokenizer = _json(root / "tokenizer_config.json") or {}
-        prompts = _json(folder / "config_sentence_transformers.json") or {}
+        text = read_json(root / "sentence_bert_config.json") or {}
+        tokenizer = read_json(root / "tokenizer_config.json") or {}
+        prompts = read_json(folder / "config_sentence_transformers.json") or {}
         return cls(
             folder=folder,
             root=root,
@@ -90,7 +90,7 @@ class Checkpoint:
             "weights": [file_digest(path) for path in _weights(self.root)],
             "tokenizer": [file_digest(path, _tokenizer_digest) for path in _tokenizer(self.root)],
             "modules": [
-                [kind, _json(self.folder / path / "config.json")]
+                [kind, read_json(self.folder / path / "config.json")]
                 + [file_digest(file) for file in _weights(self.folder / path)]
                 for path, kind in self.modules
             ],
@@ -98,7 +98,7 @@ class Checkpoint:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """The content of a JSON file, None when it is not there."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -108,8 +108,16 @@ def _json(path: Path) -> Any:
         raise DamagedFileError(f"{str(path)!r} is no JSON: {error}", hint="download the model again") from None
 
 
+def most_positions(config: Mapping[str, Any]) -> int:
+    """Tokens that a transformer has positions for, special tokens included."""
+    positions = int(config.get("max_position_embeddings") or 512)
+    if config.get("model_type") in ("roberta", "xlm-roberta"):
+        positions -= int(config.get("pad_token_id", 1)) + 1  # their position numbers begin behind the padding id
+    return positions
+
+
 def _pooling(folder: Path | None) -> str:
-    settings = (folder and _json(folder / "config.json")) or {}
+    settings = (folder and read_json(folder / "config.json")) or {}
     if settings.get("include_prompt") is False:
         return "without prompt"
     if isinstance(mode := settings.get("pooling_mode"), str):
@@ -122,9 +130,7 @@ def _pooling(folder: Path | None) -> str:
 
 def _max_tokens(*settings: Mapping[str, Any]) -> int:
     text, tokenizer, config = settings
-    positions = int(config.get("max_position_embeddings") or 512)
-    if config.get("model_type") in ("roberta", "xlm-roberta"):
-        positions -= int(config.get("pad_token_id", 1)) + 1  # their position numbers begin behind the padding id
+    positions = most_positions(config)
     chosen = text.get("max_seq_length") or tokenizer.get("model_max_length") or positions
     return min(int(chosen), positions)
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag.encoders.checkpoint import Checkpoint
 from rag.encoders.protocol import Encoder
 from rag.errors import ConfigError, DamagedFileError, NotFoundError, did_you_mean
 from rag.usercache import file_digest
 
-__all__ = ["DEFAULT", "find_checkpoint", "load"]
+if TYPE_CHECKING:
+    from rag.encoders.bert import BertEncoder
+    from rag.encoders.hashing import HashingEncoder
+    from rag.encoders.sentence_transformer import SentenceTransformerEncoder
+
+__all__ = ["DEFAULT", "find_checkpoint", "hashing_encoder", "kind_of", "load", "load_checkpoint"]
 
 DEFAULT = "all-MiniLM-L6-v2"
 
@@ -26,7 +32,7 @@ _PACKAGES = {
     )
 }
 _KINDS = ("hashing", "openai", "st")
-_NEEDED = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json", "*/*.safetensors"]
+_NEEDED = ["*.json", "*.txt", "*.model", "*.metadata", "*.safetensors", "*/config.json", "*/*.safetensors"]
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -43,22 +49,27 @@ def load(spec: str = DEFAULT, *, threads: int = 0) -> Encoder:
     MissingExtraError, and DamagedFileError when a known checkpoint's weights are not what they should be.
     """
     spec = spec.strip()
-    kind, colon, rest = spec.partition(":")
+    kind, rest = kind_of(spec)
     if kind == "hashing":
-        from rag.encoders.hashing import HashingEncoder
-
-        return HashingEncoder(_dimension(spec, rest)) if colon else HashingEncoder()
-    if kind == "openai" and colon:
+        return hashing_encoder(rest)
+    if kind == "openai":
         from rag.encoders.openai import OpenAIEncoder
 
         return OpenAIEncoder.from_spec(rest)
-    if kind == "st" and colon:
-        from rag.encoders.sentence_transformer import SentenceTransformerEncoder
+    return load_checkpoint(Checkpoint.read(find_checkpoint(rest)), spec, by_torch=kind == "st", threads=threads)
 
-        return SentenceTransformerEncoder(Checkpoint.read(find_checkpoint(rest)), name=spec, threads=threads)
+
+def kind_of(spec: str) -> tuple[str, str]:
+    """The kind that a name begins with (hashing, openai, st; empty for a checkpoint) and what follows.
+
+    Raises NotFoundError for a kind that is not known.
+    """
+    kind, colon, rest = spec.partition(":")
+    if (colon and kind in _KINDS) or spec == "hashing":
+        return kind, rest
     if colon and not Path(spec).expanduser().exists():
         raise NotFoundError(f"no kind of encoder is called {kind!r} (in {spec!r})", hint=did_you_mean(kind, _KINDS))
-    return _load_checkpoint(spec, threads)
+    return "", spec
 
 
 def find_checkpoint(name: str) -> Path:
@@ -73,21 +84,30 @@ def find_checkpoint(name: str) -> Path:
     return _from_hub(name)
 
 
-def _load_checkpoint(spec: str, threads: int) -> Encoder:
+def load_checkpoint(
+    checkpoint: Checkpoint, name: str, *, by_torch: bool = False, threads: int = 0
+) -> BertEncoder | SentenceTransformerEncoder:
+    """The encoder that runs a checkpoint: without torch where its form allows and `by_torch` does not forbid it."""
     from rag.encoders.bert import BertEncoder, unsupported
 
-    checkpoint = Checkpoint.read(find_checkpoint(spec))
-    if not unsupported(checkpoint):
-        return BertEncoder(checkpoint, name=spec, threads=threads)
+    if not by_torch and not unsupported(checkpoint):
+        return BertEncoder(checkpoint, name=name, threads=threads)
     from rag.encoders.sentence_transformer import SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(checkpoint, name=spec, threads=threads)
+    return SentenceTransformerEncoder(checkpoint, name=name, threads=threads)
 
 
-def _dimension(spec: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{spec!r}: the dimension must be a whole number above 0", hint="for example hashing:256")
-    return int(text)
+def hashing_encoder(dimension: str) -> HashingEncoder:
+    """What "hashing:DIMENSION" names; empty means the usual dimension."""
+    from rag.encoders.hashing import HashingEncoder
+
+    if not dimension:
+        return HashingEncoder()
+    if not dimension.isdecimal() or int(dimension) < 1:
+        raise ConfigError(
+            f"'hashing:{dimension}': the dimension must be a whole number above 0", hint="for example hashing:256"
+        )
+    return HashingEncoder(int(dimension))
 
 
 def _in_package(name: str) -> Path | None:

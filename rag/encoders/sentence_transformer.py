@@ -52,6 +52,11 @@ class SentenceTransformerEncoder:
     def max_tokens(self) -> int:
         return int(self._model.max_seq_length or self.checkpoint.max_tokens)
 
+    @property
+    def transformer(self) -> Any:
+        """The transformer as the library transformers has it, below pooling and other modules."""
+        return self._model[0].auto_model
+
     @cached_property
     def fingerprint(self) -> str:
         return self.checkpoint.fingerprint()

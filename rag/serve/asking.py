@@ -30,6 +30,7 @@ class Retriever(str, Enum):
     hybrid = "hybrid"
     dense = "dense"
     bm25 = "bm25"
+    maxsim = "maxsim"
 
 
 Recall = Annotated[
@@ -40,35 +41,51 @@ Recall = Annotated[
         help="Share of the nearest vectors to find where a graph is walked: 0.99 if left out.",
     ),
 ]
-By = Annotated[Retriever, typer.Option("--by", help="Find by meaning and words together, or by one of them.")]
+By = Annotated[
+    Retriever | None,
+    typer.Option(
+        "--by",
+        help="Find by meaning and words together, by one of them, or rank what both find by late interaction (maxsim: "
+        "what is done if left out, where the collection keeps token vectors).",
+    ),
+]
 
 
 def search(
     kb: KB,
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Hits to show.")] = 10,
-    by: By = Retriever.hybrid,
+    by: By = None,
     where: Filter = None,
     recall: Recall = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show which words of a hit matched which of the query."),
+    ] = False,
     json_out: Json = False,
 ) -> None:
     """Find the chunks that fit a query best."""
     from rag.collection import Collection
+    from rag.operators.indexing.ingest import indexed_texts
     from rag.operators.post_retrieval import Top
     from rag.pipelines import Pipeline
     from rag.serve import show
     from rag.types import Query
 
     with Collection.open(kb) as collection:
-        hits = Pipeline(retrieve(by, k, recall) >> Top(k=k), collection=collection).run(Query(query, where)).hits
+        flow = retrieve(by or usual(collection), k, recall) >> Top(k=k)
+        hits = Pipeline(flow, collection=collection).run(Query(query, where)).hits
+        matches = None
+        if explain:
+            matches = collection.highlights(query, hits.ids, texts=indexed_texts(collection))
         if json_out:
-            show.print_json({"query": query, "hits": hits})
+            show.print_json({"query": query, "hits": hits} | ({} if matches is None else {"matches": matches}))
             return
         chunks = hits.chunks()
         lines = dict(
             zip((c.id for c in chunks), collection.lines([(c.document, c.start) for c in chunks]), strict=True)
         )
-        show.print_hits(hits, query, lines)
+        show.print_hits(hits, query, lines, matches)
 
 
 def ask(
@@ -81,7 +98,7 @@ def ask(
         ),
     ] = None,
     passages: Annotated[int, typer.Option("-k", min=1, help="Passages to answer from.")] = 5,
-    by: By = Retriever.hybrid,
+    by: By = None,
     where: Filter = None,
     recall: Recall = None,
     json_out: Json = False,
@@ -96,7 +113,8 @@ def ask(
     model = llm or load_config().llm
     with Collection.open(kb) as collection:
         answerer: Flow = Generate() if model else ExtractiveAnswer()
-        flow = retrieve(by, max(4 * passages, 20), recall) >> BuildContext(max_passages=passages) >> answerer
+        found = retrieve(by or usual(collection), max(4 * passages, 20), recall)
+        flow = found >> BuildContext(max_passages=passages) >> answerer
         pipeline = Pipeline(flow, collection=collection, llm=model).bind()
         if question is not None:
             _answer(pipeline, question, where, json_out)
@@ -104,8 +122,14 @@ def ask(
             _converse(pipeline, collection, where, json_out)
 
 
+def usual(collection: Collection) -> Retriever:
+    """How to find where nobody has said: by late interaction where the collection is ready for it."""
+    return Retriever.maxsim if collection.has_tokens else Retriever.hybrid
+
+
 def retrieve(by: Retriever, k: int, recall: float | None) -> Flow:
-    """The flow that finds k candidates in one of the three ways."""
+    """The flow that finds k candidates in one of these ways."""
+    from rag.operators.post_retrieval import MaxSimRerank
     from rag.operators.retrieval import BM25, Dense, Fuse
 
     given = {} if recall is None else {"recall": recall}
@@ -113,7 +137,10 @@ def retrieve(by: Retriever, k: int, recall: float | None) -> Flow:
         return Dense(k=k, **given)
     if by is Retriever.bm25:
         return BM25(k=k)
-    return (Dense(k=max(k, 100), **given) | BM25(k=max(k, 100))) >> Fuse(k=k)
+    both = Dense(k=max(k, 100), **given) | BM25(k=max(k, 100))
+    if by is Retriever.maxsim:
+        return both >> Fuse(k=max(k, 200)) >> MaxSimRerank(k=k, depth=max(k, 200))
+    return both >> Fuse(k=k)
 
 
 def _answer(pipeline: Pipeline, question: str, where: str | None, json_out: bool) -> None:

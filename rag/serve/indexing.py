@@ -1,4 +1,4 @@
-"""Commands that make and look after a collection: index, info, upgrade, repair."""
+"""The command that makes a collection of files, and keeps it in step with them: index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag.operators.indexing.ingest import IndexProgress, IndexReport
     from rag.operators.indexing.settings import IndexSettings
 
-__all__ = ["add_to"]
+__all__ = ["KB", "Codec", "Json", "TokenCodec", "TokenCodecOption", "TokenEncoder", "add_to"]
 
 KB = Annotated[Path, typer.Argument(help="The collection's folder.", metavar="KB")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -52,6 +52,22 @@ class Codec(str, Enum):
     pq = "pq"
 
 
+class TokenCodec(str, Enum):
+    """Ways to keep token vectors."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+TokenEncoder = Annotated[
+    str | None, typer.Option(help="Encoder of the token vectors; the model of the single vectors if left out.")
+]
+TokenCodecOption = Annotated[
+    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: float16 if left out.")
+]
+
+
 def index(
     kb: KB,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders to index.", metavar="PATH...")],
@@ -76,6 +92,12 @@ def index(
             help="Engine of a new collection: faiss, milvus, or milvus://HOST:PORT/DATABASE; ours if left out."
         ),
     ] = None,
+    multi_vector: Annotated[
+        bool,
+        typer.Option("--multi-vector", help="A new collection keeps token vectors too, for late interaction."),
+    ] = False,
+    token_encoder: TokenEncoder = None,
+    token_codec: TokenCodecOption = None,
     language: Annotated[str, typer.Option(help="Language of a new collection's words, for BM25.")] = "english",
     json_out: Json = False,
 ) -> None:
@@ -85,6 +107,7 @@ def index(
     interrupted run goes on where it was. The settings of the first run stay in force unless they are given again.
     """
     from rag.collection import Collection
+    from rag.encoders import DEFAULT
     from rag.index.engines import canonical_uri
     from rag.operators.indexing.ingest import index_paths
     from rag.serve import show
@@ -117,11 +140,17 @@ def index(
                 f"{kb} keeps vectors as {facts.codec!r}, not as {codec.value!r}",
                 hint=f"rag upgrade {kb} --codec {codec.value}",
             )
+        if multi_vector or token_encoder or token_codec:
+            _check_tokens(collection, facts, token_encoder, token_codec)
     else:
         chosen = encoder or load_config().encoder
         given: dict[str, Any] = {"encoder": chosen} if chosen else {}
         if codec is not None:
             given["codec"] = codec.value
+        if multi_vector or token_encoder or token_codec:
+            given["tokens"] = token_encoder or chosen or DEFAULT
+        if token_codec is not None:
+            given["token_codec"] = token_codec.value
         collection = Collection.create(kb, engine=engine, language=language, **given)
     with collection:
         settings = _settings(collection, chunker, chunk_size, overlap, small_to_big, include, exclude)
@@ -131,6 +160,23 @@ def index(
             show.print_json({"collection": str(kb), "generation": collection.generation, "report": report})
         else:
             _print_report(collection, report)
+
+
+def _check_tokens(collection: Collection, facts: Info, encoder: str | None, codec: TokenCodec | None) -> None:
+    """ConfigError unless the collection keeps token vectors, and as is asked for."""
+    kept = facts.token_vectors
+    if kept is None:
+        what = "keeps no token vectors"
+    elif encoder is not None and encoder != kept.encoder:
+        what = f"keeps token vectors of {kept.encoder!r}, not of {encoder!r}"
+    elif codec is not None and codec.value != kept.codec:
+        what = f"keeps token vectors as {kept.codec!r}, not as {codec.value!r}"
+    else:
+        return
+    collection.close()
+    options = [f"--token-encoder {encoder}"] * bool(encoder) + [f"--token-codec {codec.value}" if codec else ""]
+    hint = " ".join(["rag upgrade", str(collection.path), "--multi-vector", *filter(None, options)])
+    raise ConfigError(f"{collection.path} {what}", hint=hint)
 
 
 def _settings(
@@ -233,110 +279,5 @@ def _list(console: Any, title: str, lines: list[str], most: int = 5) -> None:
             console.print(f"  and {len(lines) - most} more; --json lists them all")
 
 
-def info(
-    kb: KB,
-    verify: Annotated[bool, typer.Option("--verify", help="Read and check everything that is stored.")] = False,
-    json_out: Json = False,
-) -> None:
-    """Show what a collection holds and how; with --verify, check every byte of it."""
-    from rich.table import Table
-
-    from rag.collection import Collection
-    from rag.serve import show
-
-    with Collection.open(kb) as collection:
-        facts = collection.info()
-        report = collection.verify() if verify else None
-        fields = collection.fields()
-    if json_out:
-        show.print_json({**show.as_json(facts), "fields": fields, "verified": report})
-    else:
-        table = Table(box=None, show_header=False)
-        sizes = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in facts.bytes.items())
-        for name, value in (
-            ("documents", facts.documents),
-            ("chunks", f"{facts.chunks} in {facts.segments} segments ({facts.deleted} deleted, not yet merged away)"),
-            ("generation", f"{facts.generation}, of {facts.updated:%Y-%m-%d %H:%M:%S} UTC"),
-            ("encoder", f"{facts.encoder}, {facts.dim} dimensions, {facts.metric}"),
-            ("engine", facts.engine or "our own"),
-            ("vectors", "\n".join(_kept(facts))),
-            ("words", facts.language),
-            ("size", sizes),
-            ("metadata", ", ".join(fields) or "-"),
-        ):
-            table.add_row(f"[dim]{name}[/]", str(value))
-        show.stdout().print(table)
-        if report is not None and report.ok:
-            show.stdout().print(
-                f"[green]all {report.files} files, {report.documents} documents and their chunks are sound[/]"
-            )
-    if report is not None and not report.ok:
-        from rag.errors import DamagedFileError
-
-        raise DamagedFileError("\n".join(report.problems), hint=f"rag repair {kb}")
-
-
-def _kept(facts: Info) -> list[str]:
-    """How vectors are kept: what was asked for, and a line for each segment."""
-    from rag.index.recommend import RECALL
-
-    lines = [f"codec {facts.codec}" + (": each segment decides by itself" if facts.codec == "auto" else "")]
-    for one in facts.indexes:
-        told = f"{one.kind} of {one.chunks} in {one.codec}, {one.bytes_per_vector:.0f} bytes a vector"
-        if one.tombstones:
-            told += f", {one.tombstones} tombstones"
-        if one.degree is not None:
-            told += f", up to {one.degree} links each"
-        if one.effort is not None:
-            far = one.effort.effort(RECALL)
-            told += f"; recall@10 {max(one.effort.recalls):.4f} at best, " + (
-                f"{RECALL} by {far.expanded:.0f} steps" if far else f"scanned for {RECALL}"
-            )
-        lines.append(told)
-    return lines
-
-
-def upgrade(
-    kb: KB,
-    codec: Annotated[
-        Codec, typer.Option(help="How it keeps vectors from now on: auto goes by their number; others are scanned.")
-    ] = Codec.auto,
-    json_out: Json = False,
-) -> None:
-    """Keep the vectors of a collection as this release would, or in another codec; readers go on meanwhile.
-
-    Segments are written anew one by one. An interrupted run goes on where it was.
-    """
-    from rag.collection import Collection
-    from rag.serve import show
-
-    with Collection.open(kb) as collection:
-        with show.Progress() as progress:
-            rewritten = collection.upgrade(codec.value, progress=progress)
-        facts = collection.info()
-    if json_out:
-        show.print_json({"collection": str(kb), "rewritten": rewritten, "indexes": facts.indexes})
-    else:
-        show.stdout().print(f"[bold]{rewritten} of {facts.segments} segments written anew[/]")
-        show.stdout().print("\n".join(_kept(facts)), markup=False)
-
-
-def repair(kb: KB, json_out: Json = False) -> None:
-    """Make damaged index files anew from the stored text; what cannot be saved is told."""
-    from rag.collection import Collection
-    from rag.operators.indexing.ingest import indexed_texts
-    from rag.serve import show
-
-    with Collection.open(kb, repair=True) as collection:
-        report = collection.rebuild(texts=indexed_texts(collection))
-    if json_out:
-        show.print_json(report)
-    elif report.ok:
-        show.stdout().print(f"[green]{kb} is sound: {report.documents} documents, {report.chunks} chunks[/]")
-    else:
-        show.stdout().print("\n".join(report.problems), markup=False)
-
-
 def add_to(app: typer.Typer) -> None:
-    for command in (index, info, upgrade, repair):
-        app.command()(command)
+    app.command()(index)

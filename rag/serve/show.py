@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from rag.collection import TokenMatch
 from rag.pipelines.events import Span
+from rag.serve.matches import print_matches
 from rag.types import Answer, Chunk, Citation, Hits, State
 
 __all__ = [
@@ -112,8 +114,13 @@ def hits_as_json(hits: Hits) -> list[dict[str, Any]]:
     return rows
 
 
-def print_hits(hits: Hits, query: str, lines: Mapping[int, int]) -> None:
-    """Ranked chunks with score, place and the beginning of their text; words of the query stand out."""
+def print_hits(
+    hits: Hits, query: str, lines: Mapping[int, int], matches: Sequence[Sequence[TokenMatch]] | None = None
+) -> None:
+    """Ranked chunks with score, place and the beginning of their text; words of the query stand out.
+
+    With `matches` those words of a chunk stand out that matched a token of the query best, and a line tells which.
+    """
     console = stdout()
     if not len(hits):
         console.print("[yellow]nothing found[/]")
@@ -122,6 +129,9 @@ def print_hits(hits: Hits, query: str, lines: Mapping[int, int]) -> None:
     for rank, (score, chunk) in enumerate(zip(hits.scores.tolist(), hits.chunks(), strict=True), 1):
         place = escape(where(chunk.document, lines.get(chunk.id)))
         console.print(f"[bold]{rank:>3}[/]  [cyan]{place}[/]  [dim]{score:.4f}[/]{_headings(chunk)}")
+        if matches is not None:
+            print_matches(console, chunk.text, query, matches[rank - 1], width)
+            continue
         text = Text(" ".join(chunk.text.split())[: 3 * width])
         text.highlight_words([w for w in query.split() if len(w) > 2], "bold yellow", case_sensitive=False)
         for line in text.wrap(console, width)[:3]:

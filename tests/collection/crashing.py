@@ -1,4 +1,4 @@
-"""Run by test_crashes.py: `python -m tests.collection.crashing FOLDER random|points COUNT`.
+"""Run by test_crashes.py: `python -m tests.collection.crashing FOLDER random|points|upgrade COUNT`.
 
 A process forks writers that commit the known history, and they die: killed at a random moment, or by themselves at
 each step of a commit in turn. After each death the last acknowledged generation, or the one whose commit was under
@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rag.collection import Collection, database, files, locks, manifest, segments, writer
-from tests.collection.samples import ENCODER, advance, check, histories
+from rag.collection import Collection, database, files, generations, locks, manifest, segments, upgrading, writer
+from tests.collection.samples import ENCODER, TOKENS, advance, check, document, histories, put
 
 
 def write_until_killed(path: Path, acknowledged: int, commits: int) -> NoReturn:
@@ -51,9 +51,10 @@ def die_at(step: int) -> None:
         (segments, "record"),
         (locks, "announce"),
         (writer, "purge"),
-        (writer, "remember"),
         (writer, "recover"),
-        (writer, "sweep"),
+        (generations, "purge"),
+        (generations, "remember"),
+        (generations, "sweep"),
         (manifest, "write_atomic"),
         (database, "dump_metadata"),
     ]:
@@ -77,7 +78,8 @@ def run(path: Path, how: str, count: int) -> None:
     reference = list(islice(histories(), 4000))
     rng = random.Random(5)
     os.fsync = lambda descriptor: None  # what a process wrote outlives it without
-    with Collection.create(path, encoder=ENCODER) as collection, collection.writer() as writing_first:
+    made = Collection.create(path, encoder=ENCODER, tokens=TOKENS)
+    with made as collection, collection.writer() as writing_first:
         for _ in range(6):
             generation = advance(writing_first)
     deaths = attempt = 0
@@ -109,5 +111,40 @@ def run(path: Path, how: str, count: int) -> None:
     print(deaths, generation)
 
 
+def upgrade(path: Path, count: int) -> None:
+    """Die at every step of an upgrade; each goes on from where the last one was, until one comes to its end."""
+    upgrading.PIECE = 4
+    os.fsync = lambda descriptor: None
+    state = {f"doc{i}": document(f"doc{i}", i) for i in range(8)}
+    with Collection.create(path, encoder=ENCODER) as collection, collection.writer() as writing:
+        for names in (list(state)[:3], list(state)[3:5], list(state)[5:]):
+            put(writing, [state[name] for name in names])
+            writing.commit()
+    generation = 0
+    for deaths in range(count):
+        child = os.fork()
+        if child == 0:
+            die_at(deaths + 1)
+            with Collection.open(path, encoder=ENCODER) as collection:
+                collection.add_tokens(TOKENS)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        with Collection.open(path, encoder=ENCODER) as collection:
+            assert collection.generation >= generation
+            generation = collection.generation
+            check(collection, state)
+            report = collection.verify()
+            assert report.ok, report.problems
+            if status == 0:
+                assert collection.has_tokens
+                print(deaths, generation)
+                return
+        assert os.WEXITSTATUS(status) == 9, status
+    raise AssertionError("the upgrade never came to its end")
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if sys.argv[2] == "upgrade":
+        upgrade(Path(sys.argv[1]), int(sys.argv[3]))
+    else:
+        run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

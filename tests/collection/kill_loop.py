@@ -25,7 +25,7 @@ from rag.collection import Collection
 from rag.collection.manifest import Manifest
 from rag.errors import LockedError
 from rag.index import recommend
-from rag.serve import indexing
+from rag.serve import keeping
 from rag.types import Document
 from tests.collection.samples import ENCODER, check, document, put
 
@@ -140,7 +140,7 @@ def run(folder: Path, kills: int, seed: int) -> Tally:
                 tally.graphs += any(one.kind == "graph" for one in collection.info().indexes)
                 check(collection, known[tally.steps], ROUNDING)
             with contextlib.redirect_stdout(io.StringIO()):
-                indexing.info(folder, verify=True)  # rag info --verify, which raises when something is wrong
+                keeping.info(folder, verify=True)  # rag info --verify, which raises when something is wrong
             check(reader, known[before], ROUNDING)
     return tally
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.collection import Collection, Writer
-from rag.encoders import load
+from rag.encoders import MultiVectorEncoder, TokenVectors, load, load_multi_vector
 from rag.types import Chunk, Document
 
 ENCODER = load("hashing:16")
+TOKENS = load_multi_vector("hashing:16")
 WORDS = [first + second for first in ("ba", "ke", "li", "mo", "nu") for second in ("dor", "fin", "gat", "hul", "rix")]
 
 
@@ -39,14 +40,16 @@ def chunked(whole: Document) -> list[Chunk]:
 
 
 def put(writer: Writer, documents: Sequence[Document]) -> NDArray[np.int64]:
-    """Add documents, chunked and encoded."""
+    """Add documents, chunked and encoded, with token vectors where the collection holds such."""
     chunks = [chunked(d) for d in documents]
-    return writer.add(documents, chunks, ENCODER.encode_documents([c.text for own in chunks for c in own]))
+    texts = [c.text for own in chunks for c in own]
+    tokens = None if writer.base.manifest.tokens is None else TOKENS.encode_documents(texts)
+    return writer.add(documents, chunks, ENCODER.encode_documents(texts), tokens=tokens)
 
 
-def filled(path: Path, documents: Sequence[Document]) -> Collection:
+def filled(path: Path, documents: Sequence[Document], tokens: MultiVectorEncoder | None = None) -> Collection:
     """A new collection that holds these documents."""
-    made = Collection.create(path, encoder=ENCODER)
+    made = Collection.create(path, encoder=ENCODER, tokens=tokens)
     with made.writer() as writer:
         put(writer, documents)
         writer.commit()
@@ -102,3 +105,28 @@ def check(collection: Collection, expected: dict[str, Document], rounding: float
         assert {c.document for c in hits.chunks()} == ({name} & set(expected))
     (everything,) = collection.search_lexical(["common"], 1000, threads=1)
     assert np.array_equal(np.sort(everything.ids), ids)
+    if collection.has_tokens:
+        check_maxsim(collection, ["doc3 version2 line1 common", "badorkefin"])
+
+
+def check_maxsim(collection: Collection, queries: Sequence[str]) -> None:
+    """The collection ranks all its chunks by MaxSim as it is written in the paper."""
+    ids = collection.chunk_ids()
+    asked = TOKENS.encode_queries(queries)
+    expected = maxsim(asked, TOKENS.encode_documents([c.text for c in collection.chunks(ids)]))
+    candidates = np.repeat(ids[None], len(queries), axis=0)
+    assert np.allclose(collection.maxsim(asked, candidates, threads=1), expected, atol=0.02)
+    for hits, scores in zip(collection.search_multi_vector(queries, max(len(ids), 1)), expected, strict=True):
+        assert sorted(hits.ids.tolist()) == ids.tolist()
+        assert np.allclose(hits.scores, scores[np.searchsorted(ids, hits.ids)], atol=0.02)
+        assert (np.diff(hits.scores) <= 0).all()
+
+
+def maxsim(queries: TokenVectors, documents: TokenVectors) -> NDArray[np.float64]:
+    """[queries, documents]: the sum over a query's tokens of the best dot product with a token of the document."""
+    return np.array(
+        [
+            [(queries[q].astype(np.float64) @ documents[d].T).max(axis=1).sum() for d in range(len(documents))]
+            for q in range(len(queries))
+        ]
+    ).reshape(len(queries), len(documents))

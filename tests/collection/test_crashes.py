@@ -44,6 +44,12 @@ def test_writers_that_die_at_every_step_of_a_commit(tmp_path: Path) -> None:
     assert generation >= 7
 
 
+def test_upgrades_that_die_at_every_step_go_on_where_they_were(tmp_path: Path) -> None:
+    deaths, generation = crash(tmp_path / "kb", "upgrade", 1000)
+    assert 10 <= deaths < 1000
+    assert generation == 7, "three commits, one that says what is held, and one for each segment"
+
+
 def test_processes_that_are_killed_between_commits_merges_and_readers(tmp_path: Path) -> None:
     tally = kill_loop.run(tmp_path / "kb", kills=6, seed=3)
     assert tally.kills == 6

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rag.collection import Collection, Writer, segments, storage
-from rag.collection.manifest import Manifest, _crc
+from rag.collection.manifest import FORMAT, Manifest, _crc
 from rag.encoders import load
 from rag.errors import InputError
 from rag.index import GraphIndex, IdFilter, Metric, ScanIndex, recommend
@@ -314,7 +314,10 @@ def test_a_commit_tells_how_far_an_index_is_built(tmp_path: Path, monkeypatch: p
 def downgrade(path: Path) -> None:
     """Write the manifest as format 1 had it."""
     content = json.loads((path / "manifest.json").read_text())
-    del content["crc32c"]
+    for newer in ("crc32c", "tokens"):
+        del content[newer]
+    for segment in content["segments"]:
+        del segment["tokens"]
     content |= {"format": 1, "codec": "float32"}
     (path / "manifest.json").write_text(json.dumps({"crc32c": _crc(content), **content}))
 
@@ -354,7 +357,7 @@ def test_upgrading_at_once_writes_what_would_be_kept_otherwise(old: Filled) -> N
     generation = old.collection.generation
     assert old.collection.upgrade() == 0
     assert old.collection.generation == generation
-    assert Manifest.read(old.path).format == 2
+    assert Manifest.read(old.path).format == FORMAT
 
 
 @low_borders

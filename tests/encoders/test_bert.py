@@ -36,7 +36,13 @@ def encoder(folder: Path, **settings) -> BertEncoder:
 
 
 def reference(tensors, ids: list[int], pooling: str, heads: int) -> NDArray[np.float64]:
-    """Devlin et al. 2019 and Vaswani et al. 2017, one text, no tricks."""
+    states = reference_states(tensors, ids, heads)
+    vector = states.mean(0) if pooling == "mean" else states[0]
+    return vector / np.linalg.norm(vector)
+
+
+def reference_states(tensors, ids: list[int], heads: int, seen: int | None = None) -> NDArray[np.float64]:
+    """Devlin et al. 2019 and Vaswani et al. 2017, one text, no tricks; attention to the first `seen` tokens."""
     t = {name: value.astype(np.float64) for name, value in tensors.items()}
 
     def linear(x, name):
@@ -56,6 +62,7 @@ def reference(tensors, ids: list[int], pooling: str, heads: int) -> NDArray[np.f
         for h in range(heads):
             part = slice(h * size, (h + 1) * size)
             scores = q[:, part] @ k[:, part].T / math.sqrt(size)
+            scores[:, len(ids) if seen is None else seen :] = -np.inf
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             attended.append(weights / weights.sum(-1, keepdims=True) @ v[:, part])
         attention = linear(np.concatenate(attended, -1), f"{layer}.attention.output.dense")
@@ -63,8 +70,7 @@ def reference(tensors, ids: list[int], pooling: str, heads: int) -> NDArray[np.f
         inner = linear(x, f"{layer}.intermediate.dense")
         inner = inner * 0.5 * (1 + np.vectorize(math.erf)(inner / math.sqrt(2)))
         x = norm(x + linear(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
-    vector = x.mean(0) if pooling == "mean" else x[0]
-    return vector / np.linalg.norm(vector)
+    return x
 
 
 def native(tensors, heads: int, isa: str = "") -> TransformerEncoder:
@@ -104,6 +110,30 @@ def test_vectors_equal_a_plain_float64_transformer(isa, texts, pooling, heads):
     vectors = native(tensors, heads, isa).encode(*packed(texts), pooling, 2)
     expected = np.array([reference(tensors, ids, pooling, heads) for ids in texts])
     np.testing.assert_allclose(vectors, expected, atol=3e-5)
+
+
+@pytest.mark.parametrize("isa", TransformerEncoder.isas())
+@given(texts=token_lists, data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_states_are_those_of_a_plain_transformer_that_attends_to_some_tokens(isa, texts, data):
+    tensors, model = random_tensors(), native(random_tensors(), 2, isa)
+    attended = [data.draw(st.integers(1, len(ids))) for ids in texts]
+    vectors, states = model.encode_with_states(*packed(texts), "cls", 2, np.array(attended, np.int64))
+    expected = [reference_states(tensors, ids, 2, seen) for ids, seen in zip(texts, attended, strict=True)]
+    np.testing.assert_allclose(states, np.concatenate(expected), atol=1e-4)
+    first = np.array([text[0] / np.linalg.norm(text[0]) for text in expected])
+    np.testing.assert_allclose(vectors, first, atol=3e-5)
+    without, all_states = model.encode_with_states(*packed(texts), "mean", 1)
+    assert (without == model.encode(*packed(texts), "mean", 1)).all()
+    np.testing.assert_allclose(
+        all_states, np.concatenate([reference_states(tensors, ids, 2) for ids in texts]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("attended", [[0, 1], [2, 2], [1], [1, 1, 1]])
+def test_the_engine_refuses_attention_to_tokens_that_are_not_there(attended):
+    with pytest.raises(ValueError, match="attend"):
+        native(random_tensors(), 2).encode_with_states(*packed([[2, 3], [4]]), "mean", 1, np.array(attended, np.int64))
 
 
 @pytest.mark.parametrize("isa", TransformerEncoder.isas())

@@ -282,3 +282,52 @@ def test_it_runs_from_the_repository_root_and_elsewhere(tmp_path: Path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_late_interaction_from_indexing_to_explained_hits(rag: RagCommand, documents: Path, tmp_path: Path):
+    kb = tmp_path / "late"
+    assert rag("index", kb, documents, "--multi-vector").code == 0
+    assert "of hashing:128, 128 dimensions, float16" in rag("info", kb).out
+    (documents / "sailing.md").write_text("# Sailing\n\nA halyard hoists a sail.\n", encoding="utf-8")
+    assert rag("index", kb, documents, "--json").json["report"]["changed"] == 1
+    (first, *_) = rag("search", kb, "halyard sailing", "--json").json["hits"]
+    assert first["document"] == "sailing.md"
+    assert first["score"] == pytest.approx(2, abs=0.01), "both words are there, in the text and in the title"
+    shown = rag("search", kb, "halyard sailing zebra", "-k", "1", "--explain")
+    assert shown.code == 0
+    assert "halyard → halyard 1.00" in shown.out
+    assert "zebra → -" in shown.out
+    ((match, *_),) = rag("search", kb, "halyard", "-k", "1", "--explain", "--json").json["matches"]
+    assert match["query"] == [0, 7]
+    assert rag("ask", kb, "What hoists a sail?").code == 0
+    for by in ("hybrid", "dense", "bm25", "maxsim"):
+        assert rag("search", kb, "halyard", "--by", by, "--json").json["hits"][0]["document"] == "sailing.md"
+    for preset in ("muvera", "dense_maxsim", "bm25_maxsim", "hybrid_maxsim"):
+        assert "sailing.md" in rag("run", preset, "halyard", "-c", kb).out
+
+
+def test_a_collection_without_token_vectors_is_told_so_and_upgraded(rag: RagCommand, kb: Path, documents: Path):
+    assert "one vector a chunk" in rag("info", kb).out
+    for refused in (
+        ["search", kb, "rope", "--by", "maxsim"],
+        ["search", kb, "rope", "--explain"],
+        ["run", "muvera", "rope", "-c", str(kb)],
+    ):
+        done = rag(*refused)
+        assert done.code == 4
+        assert "holds no token vectors" in done.err
+        assert "--multi-vector" in done.err
+    done = rag("index", kb, documents, "--multi-vector")
+    assert done.code == 2
+    assert f"rag upgrade {kb} --multi-vector" in done.err
+    done = rag("upgrade", kb, "--multi-vector", "--json").json
+    assert (done["encoded"], done["rewritten"]) == (1, 0)
+    assert done["token_vectors"]["missing"] == 0
+    assert "1 of 1 segments" not in rag("upgrade", kb, "--multi-vector").out
+    assert rag("search", kb, "rope", "--by", "maxsim").code == 0
+    assert rag("upgrade", kb, "--token-codec", "int8", "--json").json["token_vectors"]["codec"] == "int8"
+    assert rag("index", kb, documents, "--multi-vector").code == 0
+    done = rag("index", kb, documents, "--token-encoder", "hashing:64")
+    assert done.code == 2
+    assert "--token-encoder hashing:64" in done.err
+    assert rag("repair", kb).code == 0

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.collection import Collection, Fingerprint, Writer
+from rag.encoders import TokenVectors, encode_both
 from rag.errors import NotFoundError
 from rag.operators.indexing.attach_metadata import embedding_text
 from rag.operators.indexing.duplicates import Duplicate, DuplicateFinder
@@ -92,6 +93,7 @@ class _Run:
         self._collection = collection
         self._writer = writer
         self._encoder = collection.encoder
+        self._token_encoder = None if writer.base.manifest.tokens is None else collection.token_encoder
         self._settings = settings or IndexSettings.model_validate(writer.settings.get("indexing", {}))
         self._version = self._settings.fingerprint()
         self._roots = Roots(writer.settings.get("roots", {}))
@@ -228,9 +230,9 @@ class _Run:
             title = self._settings.embed_title
             texts = [embedding_text(d, c, title=title) for d, own in zip(documents, chunks, strict=True) for c in own]
             with self._timed("encode"):
-                vectors = self._encode(texts)
+                vectors, tokens = self._encode(texts)
             with self._timed("write"):
-                self._writer.add(documents, chunks, vectors, sources=sources, texts=texts)
+                self._writer.add(documents, chunks, vectors, tokens=tokens, sources=sources, texts=texts)
             self._uncommitted += max(self._queued_chunks, len(self._queue))
             self._queue, self._queued_chunks = [], 0
         with self._timed("write"):
@@ -242,9 +244,9 @@ class _Run:
                 self._writer.commit()
                 self._uncommitted = 0
 
-    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+    def _encode(self, texts: list[str]) -> tuple[NDArray[np.float32], TokenVectors | None]:
         if not texts:
-            return np.empty((0, self._encoder.dim), np.float32)
+            return np.empty((0, self._encoder.dim), np.float32), None
         # Two special tokens frame a text in the usual tokenizers.
         self.report.cut += sum(n > self._encoder.max_tokens - 2 for n in self._encoder.count_tokens(texts))
 
@@ -253,9 +255,9 @@ class _Run:
             self.tell("")
 
         before = self.report.chunks
-        vectors = self._encoder.encode_documents(texts, progress=count)
+        encoded = encode_both(self._encoder, self._token_encoder, texts, progress=count)
         self.report.chunks = before + len(texts)
-        return vectors
+        return encoded
 
     def _is_skipped_duplicate(self, document: Document) -> bool:
         policy = self._settings.dedupe

@@ -4,5 +4,6 @@ from rag.operators.retrieval.bm25 import BM25
 from rag.operators.retrieval.dense import Dense
 from rag.operators.retrieval.embed_query import EmbedQuery
 from rag.operators.retrieval.fuse import Fuse
+from rag.operators.retrieval.multi_vector import MultiVector
 
-__all__ = ["BM25", "Dense", "EmbedQuery", "Fuse"]
+__all__ = ["BM25", "Dense", "EmbedQuery", "Fuse", "MultiVector"]

@@ -10,7 +10,8 @@ import pytest
 
 from rag.collection import Collection
 from rag.errors import ConfigError
-from rag.operators.retrieval import BM25, Dense, Fuse
+from rag.operators.post_retrieval import MaxSimRerank
+from rag.operators.retrieval import BM25, Dense, Fuse, MultiVector
 from rag.pipelines import Pipeline
 from rag.types import Chunk, Document, Query
 
@@ -27,7 +28,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     path: Path = tmp_path_factory.mktemp("kb") / "kb"
-    with Collection.create(path, encoder="hashing:64") as made:
+    with Collection.create(path, encoder="hashing:64", tokens="hashing:64") as made:
         documents = [
             Document(f"d{i}", text, {"year": 2015 + i, "kind": "even" if i % 2 == 0 else "odd"})
             for i, text in enumerate(TEXTS)
@@ -37,6 +38,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]
                 documents,
                 [[Chunk(d.id, d.text, 0, len(d.text))] for d in documents],
                 made.encoder.encode_documents(TEXTS),
+                tokens=made.token_encoder.encode_documents(TEXTS),
             )
             writer.commit()
         made.refresh()
@@ -65,7 +67,7 @@ def test_bm25_returns_only_chunks_with_a_word_of_the_query(collection: Collectio
     assert len(BM25().run(Query("zebra"), collection)) == 0
 
 
-@pytest.mark.parametrize("retriever", [Dense, BM25])
+@pytest.mark.parametrize("retriever", [Dense, BM25, MultiVector])
 def test_filters_of_operator_and_query_both_hold(retriever: type, collection: Collection):
     query = Query("cats dogs garden manifest lock", filter='kind == "odd"')
     found = retriever(filter="year >= 2016 and year < 2020").run(query, collection)
@@ -75,7 +77,17 @@ def test_filters_of_operator_and_query_both_hold(retriever: type, collection: Co
         retriever(filter="yeer > 3").run(query, collection)
 
 
-@pytest.mark.parametrize("flow", [Dense(k=3), BM25(k=3), (Dense(k=5) | BM25(k=5)) >> Fuse(k=3)])
+@pytest.mark.parametrize(
+    "flow",
+    [
+        Dense(k=3),
+        BM25(k=3),
+        (Dense(k=5) | BM25(k=5)) >> Fuse(k=3),
+        MultiVector(k=3),
+        MultiVector(k=3, recall=1),
+        (Dense(k=5) | BM25(k=5)) >> Fuse() >> MaxSimRerank(k=3),
+    ],
+)
 def test_a_batch_gives_what_single_runs_give(flow: Dense, collection: Collection):
     pipeline = Pipeline(flow, collection=collection)
     queries = [

@@ -1,0 +1,44 @@
+"""Single vectors and token vectors of the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.encoders.protocol import Encoder, MultiVectorEncoder, TokenVectors
+
+__all__ = ["encode_both"]
+
+
+@runtime_checkable
+class _Both(Protocol):
+    """An encoder of token vectors that gives the vectors of a single-vector encoder besides, in one forward pass."""
+
+    @property
+    def single(self) -> Encoder: ...
+
+    def encode_documents_both(
+        self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
+    ) -> tuple[NDArray[np.float32], TokenVectors]: ...
+
+
+def encode_both(
+    encoder: Encoder,
+    token_encoder: MultiVectorEncoder | None,
+    texts: Sequence[str],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[NDArray[np.float32], TokenVectors | None]:
+    """The vectors float32[n, dim] of documents, and their token vectors if an encoder of such is given.
+
+    Both come out of one forward pass where one model makes both; `progress` is called with the number of texts done
+    since last.
+    """
+    if token_encoder is None:
+        return encoder.encode_documents(texts, progress=progress), None
+    if isinstance(token_encoder, _Both) and token_encoder.single.fingerprint == encoder.fingerprint:
+        return token_encoder.encode_documents_both(texts, progress=progress)
+    return encoder.encode_documents(texts), token_encoder.encode_documents(texts, progress=progress)

@@ -1,0 +1,68 @@
+"""Best chunks by late interaction."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rag.index.recommend import RECALL
+from rag.operators.base import Operator
+from rag.operators.resources import Collection
+from rag.operators.retrieval.dense import query_vectors
+from rag.operators.retrieval.search import both_hold, filters_of
+from rag.types import Hits, Query
+
+__all__ = ["MultiVector"]
+
+
+class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
+    """Find the chunks whose tokens fit the query's best (late interaction).
+
+    The chunks nearest by single vectors are scored exactly by MaxSim: the sum, over the query's tokens, of the largest
+    cosine with a token of the chunk. In a collection of up to a thousand chunks all of them are. Chunks without any
+    token are not returned. Raises CollectionError when the collection holds no token vectors (`rag upgrade KB
+    --multi-vector` adds them), ConfigError for a wrong filter. (Khattab and Zaharia 2020, arXiv:2004.12832.)
+    """
+
+    k: int | None = Field(
+        100, ge=1, description="hits to return, None for all; fewer when the collection, or the filter, has fewer"
+    )
+    filter: str | None = Field(
+        None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
+    )
+    recall: float = Field(
+        RECALL,
+        gt=0,
+        le=1,
+        description="share of the nearest candidates to find, on average, where a graph is walked; 1 scores all chunks",
+    )
+    candidates: int = Field(200, ge=1, le=1_000_000, description="chunks that are scored by MaxSim; k at least")
+
+    def run(self, query: Query, collection: Collection) -> Hits:
+        return self.run_batch([query], collection)[0]
+
+    def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
+        return collection.search_multi_vector(
+            [q.text for q in query],
+            self.k or max(len(collection), 1),
+            vectors=query_vectors(query, collection) if any(q.vector is not None for q in query) else None,
+            filter=filters_of(query, self.filter),
+            recall=self.recall,
+            candidates=self.candidates,
+        )
+
+    def limited(self, k: int) -> MultiVector:
+        """This, asking for no more than k out of the same candidates."""
+        if self.k is None:
+            return self.model_copy(update={"k": k, "recall": 1.0})
+        return self.model_copy(update={"k": min(self.k, k), "candidates": max(self.candidates, self.k)})
+
+    def filtered(self, expression: str) -> MultiVector | None:
+        """This, searching within that filter as well, where it finds then what would be left of its hits; else None.
+
+        That is so when it looks for all, or within that filter already.
+        """
+        if self.filter == expression:
+            return self
+        if self.k is not None:
+            return None
+        return self.model_copy(update={"filter": both_hold(self.filter, expression)})
