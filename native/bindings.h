@@ -7,3 +7,4 @@ void bind_store(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_postings(nanobind::module_& m);
 void bind_transformer(nanobind::module_& m);
+void bind_fde(nanobind::module_& m);
