@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kBlock = 96;          // tokens that meet the planes at a time: a multiple of every tile_rows
 constexpr size_t kTaskTokens = 512;    // of whole sets, about a millisecond
 constexpr size_t kPauseTokens = 8192;  // a longer set asks for interrupts while it is at work
-constexpr double kUnit = 0.01;         // how far from 1 the length of a token may be
+constexpr double kLongest = 1e18;      // beyond, sums would not stay finite
 
 // A matrix [n][dim] as panel kernels take it, padded with zeros to a multiple of lanes.
 std::vector<float> packed(const float* matrix, size_t n, size_t dim) {
@@ -42,16 +42,21 @@ double exact_dot(const float* a, const float* b, size_t dim) {
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-void check_unit(const float* token, size_t dim, size_t row) {
+// The token at unit length; zeros where a query's has none.
+void scale(const float* token, size_t dim, size_t row, Side side, float* unit) {
     const double length = std::sqrt(exact_dot(token, token, dim));
-    if (std::abs(length - 1) <= kUnit) return;
-    const std::string where = "tokens[" + std::to_string(row) + "]";
-    for (size_t d = 0; d < dim; ++d)
-        if (!std::isfinite(token[d]))
-            throw InputError(where + " holds " + std::to_string(token[d]) + " at position " + std::to_string(d),
-                             "tokens must be finite; check what made them");
-    throw InputError(where + " has length " + std::to_string(length) + ", expected 1",
-                     "divide each token by its length; leave out tokens of zeros");
+    if (!(length <= kLongest) || (length == 0 && side == Side::document)) {
+        const std::string where = "tokens[" + std::to_string(row) + "]";
+        for (size_t d = 0; d < dim; ++d)
+            if (!std::isfinite(token[d]))
+                throw InputError(where + " holds " + std::to_string(token[d]) + " at position " + std::to_string(d),
+                                 "tokens must be finite; check what made them");
+        if (length == 0)
+            throw InputError(where + " is all zeros, which has no direction", "leave such tokens out");
+        throw InputError(where + " is longer than 1e18", "scale the tokens down");
+    }
+    const double inverse = length > 0 ? 1 / length : 0;
+    for (size_t d = 0; d < dim; ++d) unit[d] = static_cast<float>(token[d] * inverse);
 }
 
 void check_offsets(std::span<const int64_t> offsets, size_t n_tokens) {
@@ -114,7 +119,7 @@ class FixedDimensionalEncoder::Worker {
 public:
     Worker(const FixedDimensionalEncoder& encoder, const Panels& panels, Side side, bool fill)
         : encoder_(encoder), form_(encoder.form_), panels_(panels), kernels_(*panels.kernels),
-          mean_(side == Side::document), fill_(mean_ && fill), columns_(form_.repetitions * form_.planes),
+          side_(side), fill_(side == Side::document && fill), columns_(form_.repetitions * form_.planes),
           words_((columns_ + 63) / 64 + 1), scale_(1 / std::sqrt(static_cast<float>(form_.projected))),
           buckets_(form_.buckets()), nearest_(fill_ ? form_.buckets() : 0),
           sketched_(encoder.sketch_.empty() ? 0 : form_.width()) {
@@ -124,9 +129,12 @@ public:
     // Tokens number `first` .. first + n - 1 of all.
     template <class Pause>
     void encode(const float* tokens, size_t first, size_t n, const Pause& pause, float* out) {
-        tokens_ = tokens + first * form_.dim;
+        const size_t dim = form_.dim;
+        given_ = tokens + first * dim;
         n_ = n;
-        for (size_t t = 0; t < n; ++t) check_unit(tokens_ + t * form_.dim, form_.dim, first + t);
+        if (unit_.size() < n * dim) unit_.resize(n * dim);
+        for (size_t t = 0; t < n; ++t) scale(given_ + t * dim, dim, first + t, side_, unit_.data() + t * dim);
+        tokens_ = side_ == Side::document ? unit_.data() : given_;
         partition(pause);
         float* whole = sketched_.empty() ? out : sketched_.data();
         for (size_t r = 0; r < form_.repetitions; ++r) {
@@ -164,7 +172,7 @@ private:
         for (size_t start = 0; start < n_; start += kBlock) {
             const size_t count = std::min(kBlock, n_ - start);
             rows_.clear();
-            for (size_t t = start; t < start + count; ++t) rows_.push_back(tokens_ + t * form_.dim);
+            for (size_t t = start; t < start + count; ++t) rows_.push_back(unit_.data() + t * form_.dim);
             multiply(panels_.planes.data(), vectors, products_.data());
             for (size_t t = 0; t < count; ++t) sides(start + t, products_.data() + t * ld, ld);
             if ((start + count) % kPauseTokens < count && n_ > kPauseTokens) pause();
@@ -180,7 +188,7 @@ private:
             *bits = sure;
             for (; unsure; unsure &= unsure - 1) {
                 const size_t plane = i + static_cast<size_t>(std::countr_zero(unsure));
-                if (exact_dot(tokens_ + t * form_.dim, encoder_.planes_.data() + plane * form_.dim, form_.dim) > 0)
+                if (exact_dot(given_ + t * form_.dim, encoder_.planes_.data() + plane * form_.dim, form_.dim) > 0)
                     *bits |= unsure & -unsure;
             }
         }
@@ -266,7 +274,8 @@ private:
                 std::fill_n(out, n, 0.0f);
             } else {
                 const float* from = encoder_.signs_.empty() ? rows_[bucket.row] : products_.data() + bucket.row * ld;
-                const float scale = mean_ && bucket.count > 1 ? scale_ / static_cast<float>(bucket.count) : scale_;
+                const bool mean = side_ == Side::document && bucket.count > 1;
+                const float scale = mean ? scale_ / static_cast<float>(bucket.count) : scale_;
                 for (size_t i = 0; i < n; ++i) out[i] = from[i] * scale;
             }
             out += n;
@@ -288,10 +297,12 @@ private:
     const EncodingForm& form_;
     const Panels& panels_;
     const Kernels& kernels_;
-    bool mean_, fill_;
+    Side side_;
+    bool fill_;
     size_t columns_, words_;  // planes of all repetitions; words of bits a token, and one more
     float scale_;
-    const float* tokens_ = nullptr;
+    const float *given_ = nullptr, *tokens_ = nullptr;  // as they came; as they are summed up
+    std::vector<float> unit_;
     size_t n_ = 0;
     std::vector<uint64_t> bits_;
     std::vector<uint32_t> own_;  // the bucket of each token

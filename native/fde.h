@@ -37,8 +37,9 @@ public:
 
     const EncodingForm& form() const { return form_; }
 
-    // Set i is tokens[offsets[i]] .. tokens[offsets[i + 1] - 1], out[n][size]. Throws InputError for offsets that do
-    // not fit, sets without tokens, and tokens that are not of unit length. `fill` counts for documents.
+    // Set i is tokens[offsets[i]] .. tokens[offsets[i + 1] - 1], out[n][size]. Tokens of documents count at unit length,
+    // those of queries as they are. `fill` is for documents. Throws InputError for offsets that do not fit, sets without
+    // tokens, a document's token of zeros, and numbers that are not finite.
     void encode(const float* tokens, size_t n_tokens, std::span<const int64_t> offsets, Side side, bool fill,
                 size_t threads, const Interrupt& interrupt, float* out) const;
 

@@ -111,15 +111,19 @@ class FixedDimensionalEncoding:
     ) -> NDArray[np.float32]:
         """Encodings float32[m, size] of m queries, query i being tokens[offsets[i]:offsets[i + 1]].
 
-        `tokens` float32[t, dim] are of unit length (within 1 %), `offsets` int64[m + 1]; `threads` 0 means all cores.
-        Raises InputError for a query without tokens, NaN, other lengths, a wrong dimension and offsets that do not fit.
+        `tokens` float32[t, dim] count as they are: the length of one is its weight. `offsets` int64[m + 1]; `threads` 0
+        means all cores. Raises InputError for a query without tokens, NaN or infinity, a wrong dimension, and offsets
+        that do not fit.
         """
         return self._encode(tokens, offsets, False, threads)
 
     def encode_documents(
         self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], *, threads: int = 0
     ) -> NDArray[np.float32]:
-        """Encodings float32[n, size] of n documents; as `encode_queries` takes queries, and raises."""
+        """Encodings float32[n, size] of n documents, whose tokens count at unit length.
+
+        Takes and raises what `encode_queries` does, and refuses a token of zeros.
+        """
         return self._encode(tokens, offsets, True, threads)
 
     def _encode(self, tokens: Any, offsets: Any, documents: bool, threads: int) -> NDArray[np.float32]:

@@ -27,6 +27,8 @@ def reference(encoding: FixedDimensionalEncoding, sets: TokenSets, documents: bo
     buckets, encodings = 2 ** form["k_sim"], []
     for i in range(len(sets)):
         tokens, blocks = sets.of(i).astype(np.float64), []
+        if documents:
+            tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
         for r in range(form["repetitions"]):
             sides = tokens @ planes[r].T.astype(np.float64) > 0
             own = (sides * 2 ** np.arange(form["k_sim"])).sum(axis=1).astype(np.int64)
@@ -139,6 +141,17 @@ def test_more_repetitions_go_on_where_fewer_ended() -> None:
     sets = random_sets(np.random.default_rng(0), [7, 30], 32)
     few, many = (FixedDimensionalEncoding(32, 3, 8, r).encode_documents(*sets) for r in (4, 9))
     np.testing.assert_array_equal(many[:, : few.shape[1]], few)
+
+
+def test_the_length_of_a_token_is_its_weight_in_queries_alone() -> None:
+    sets = random_sets(np.random.default_rng(0), [9, 30], 32)
+    weights = np.random.default_rng(1).choice([0, 0.25, 1, 8], (39, 1)).astype(np.float32)
+    weighted = TokenSets(sets.tokens * weights, sets.offsets)
+    encoding = FixedDimensionalEncoding(32, 3, 8, 10)
+    found = encoding.encode_queries(*weighted)
+    np.testing.assert_allclose(found, reference(encoding, weighted, False), atol=1e-4)
+    doubled = encoding.encode_documents(8 * sets.tokens, sets.offsets)
+    np.testing.assert_allclose(doubled, encoding.encode_documents(*sets), atol=1e-6)
 
 
 # --- where encodings are exact (brief of the paper, section 9.1)
@@ -327,11 +340,12 @@ def test_wrong_tokens_and_offsets_are_refused() -> None:
         (sets.tokens[:, :15], sets.offsets, r"tokens have shape \(12, 15\)"),
         (_changed(sets, 5, np.nan), sets.offsets, r"tokens\[5\] holds nan"),
         (_changed(sets, 5, np.inf), sets.offsets, r"tokens\[5\] holds inf"),
-        (_changed(sets, 11, 0), sets.offsets, r"tokens\[11\] has length 0"),
-        (_changed(sets, 11, 2 * sets.tokens[11]), sets.offsets, r"tokens\[11\] has length 2"),
+        (_changed(sets, 11, 1e30), sets.offsets, r"tokens\[11\] is longer"),
     ]
     for tokens, offsets, message in cases:
         for encode in (encoding.encode_queries, encoding.encode_documents):
             with pytest.raises(InputError, match=message):
                 encode(tokens, offsets)
+    with pytest.raises(InputError, match=r"tokens\[11\] is all zeros"):
+        encoding.encode_documents(_changed(sets, 11, 0), sets.offsets)
     assert encoding.encode_queries(sets.tokens[:0], np.zeros(1, np.int64)).shape == (0, 64)
