@@ -9,6 +9,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "errors.h"
+#include "learned.h"
 #include "scan.h"
 #include "store.h"
 
@@ -23,34 +24,6 @@ rag::Metric metric_named(const std::string& name) {
     if (name == "cosine") return rag::Metric::cosine;
     if (name == "l2") return rag::Metric::l2;
     throw rag::InputError("metric '" + name + "' is not known", "known: ip, cosine, l2");
-}
-
-// The rows of a matrix, each padded with zeros to whole cache lines.
-std::vector<float> padded(const FloatMatrix& matrix) {
-    const size_t width = rag::round_up(matrix.shape(1), 16);
-    std::vector<float> result(matrix.shape(0) * width);
-    for (size_t r = 0; r < matrix.shape(0); ++r)
-        std::copy_n(matrix.data() + r * matrix.shape(1), matrix.shape(1), result.data() + r * width);
-    return result;
-}
-
-rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
-                     const std::optional<FloatMatrix>& query, const std::optional<FloatCube>& centroids) {
-    rag::Learned result;
-    if (centroids && !(centroids->shape(0) == (dim + 7) / 8 && centroids->shape(1) == 256 && centroids->shape(2) == 8))
-        throw rag::InputError("the centroids do not fit the dimension", "learn them anew");
-    const bool pair = base && query && base->shape(0) == query->shape(0) && base->shape(0) > 0 &&
-                      base->shape(1) == dim && query->shape(1) == dim;
-    if ((mean && mean->shape(0) != dim) || ((base || query) && !pair))
-        throw rag::InputError("what the codec learned does not fit the dimension", "learn it anew");
-    if (mean) result.mean.assign(mean->data(), mean->data() + dim);
-    if (pair) {
-        result.base = padded(*base);
-        result.query = padded(*query);
-        result.reduced = base->shape(0);
-    }
-    if (centroids) result.centroids.assign(centroids->data(), centroids->data() + centroids->size());
-    return result;
 }
 
 nb::tuple sum_by_centroid(const FloatMatrix& vectors, const FloatCube& centroids) {

@@ -120,6 +120,9 @@ struct Kernels {
     uint64_t (*above)(const float* scores, const float* thresholds, size_t n);
     uint64_t (*above_one)(const float* scores, float threshold, size_t n);
 
+    // best[i] becomes the largest of itself and scores[r * ld + i], for n rows; i < width, a multiple of `lanes`.
+    void (*maxima)(const float* scores, size_t n, size_t ld, size_t width, float* best);
+
     void (*to_half)(const float* from, uint16_t* to, size_t n);    // n a multiple of 16
     void (*from_half)(const uint16_t* from, float* to, size_t n);  // n a multiple of 16
 };

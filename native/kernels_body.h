@@ -484,6 +484,20 @@ uint64_t above_one(const float* scores, float threshold, size_t n) {
     return n == 64 ? bits : bits & ((uint64_t{1} << n) - 1);
 }
 
+void maxima(const float* scores, size_t n, size_t ld, size_t width, float* best) {
+    for (size_t i = 0; i < width; i += V::lanes) {
+        V::f most[2] = {V::load(best + i), V::load(best + i)};
+        const float* column = scores + i;
+        size_t r = 0;
+        for (; r + 2 <= n; r += 2, column += 2 * ld) {
+            most[0] = V::max(most[0], V::load(column));
+            most[1] = V::max(most[1], V::load(column + ld));
+        }
+        if (r < n) most[0] = V::max(most[0], V::load(column));
+        V::store(best + i, V::max(most[0], most[1]));
+    }
+}
+
 void to_half(const float* from, uint16_t* to, size_t n) {
     for (size_t i = 0; i < n; i += V::lanes) V::store_half(to + i, V::load(from + i));
 }
@@ -520,6 +534,7 @@ constexpr Kernels kTable{
     fit,
     above,
     above_one,
+    maxima,
     to_half,
     from_half,
 };

@@ -14,6 +14,11 @@ public:
     ~Buffer();
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept {
+        swap(other);
+        return *this;
+    }
 
     std::byte* data() const { return data_; }
     void reserve(size_t bytes);  // grows at least by half; throws std::bad_alloc

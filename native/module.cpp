@@ -7,6 +7,7 @@ NB_MODULE(_native, m) {
     m.doc() = "Native kernels of modular-rag.";
     bind_basics(m);
     bind_store(m);
+    bind_tokens(m);
     bind_graph(m);
     bind_postings(m);
     bind_transformer(m);

@@ -1,7 +1,6 @@
 #include "store.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "errors.h"
@@ -10,40 +9,7 @@ namespace rag {
 
 namespace {
 
-// Scores of vectors below this length stay finite in float, squared distances included.
-constexpr double kLargestNorm = 1e18;
-
-std::string at(const char* what, size_t row) { return std::string(what) + "[" + std::to_string(row) + "]"; }
-
-[[noreturn]] void refuse_component(const float* vector, size_t dim, float limit, const std::string& where) {
-    for (size_t d = 0; d < dim; ++d) {
-        const std::string place = where + " holds " + std::to_string(vector[d]) + " at position " + std::to_string(d);
-        if (!std::isfinite(vector[d])) throw InputError(place, "vectors must be finite; check what made them");
-        if (std::abs(vector[d]) > limit)
-            throw InputError(place + ", beyond what the codec can hold (" + std::to_string(limit) + ")",
-                             "scale the vectors down, or use codec float32");
-    }
-    throw InputError(where + " is longer than 1e18", "scale the vectors down");
-}
-
 constexpr size_t kEncoded = 96;  // vectors that a thread encodes at a time: whole panels, and 0.1 ms at least
-
-void reserve(Tier& tier, size_t n) {
-    tier.codes.extend(n);
-    if (tier.codec->factors()) tier.factors.extend(n);
-}
-
-// Into the rows from number `first` on of those that were reserved.
-void encode(Tier& tier, const float* vectors, size_t first, size_t n, size_t dim) {
-    float* factors = nullptr;
-    if (tier.codec->factors()) factors = reinterpret_cast<float*>(tier.factors.reserved(first));
-    tier.codec->encode_all(vectors, n, dim, tier.codes.reserved(first), factors);
-}
-
-void commit(Tier& tier, size_t n) {
-    tier.codes.commit(n);
-    if (tier.codec->factors()) tier.factors.commit(n);
-}
 
 }  // namespace
 
@@ -70,33 +36,15 @@ float VectorStore::limit() const {
 }
 
 std::vector<float> VectorStore::checked_queries(const float* queries, size_t n) const {
-    const std::vector<double> lengths = checked(queries, n, std::numeric_limits<float>::max(), "queries");
+    const std::vector<double> lengths = check(std::numeric_limits<float>::max(), "queries").lengths(queries, n);
     std::vector<float> result(n * dim_);
     for (size_t i = 0; i < n; ++i) scaled(queries + i * dim_, lengths[i], result.data() + i * dim_);
     return result;
 }
 
-// What to divide the vectors by.
-std::vector<double> VectorStore::checked(const float* vectors, size_t n, float limit, const char* what) const {
+InputCheck VectorStore::check(float limit, const char* what) const {
     const bool unit = metric_ == Metric::cosine;
-    const float largest = unit ? std::numeric_limits<float>::max() : limit;
-    std::vector<double> lengths(n);
-    for (size_t i = 0; i < n; ++i) {
-        const float* vector = vectors + i * dim_;
-        double squares = 0;
-        bool within = true;
-        for (size_t d = 0; d < dim_; ++d) {
-            squares += static_cast<double>(vector[d]) * vector[d];
-            within &= std::abs(vector[d]) <= largest;  // false for NaN
-        }
-        const double norm = std::sqrt(squares);
-        if (!within || (!unit && norm > kLargestNorm)) refuse_component(vector, dim_, largest, at(what, i));
-        if (unit && norm == 0)
-            throw InputError(at(what, i) + " is all zeros, which has no direction",
-                             "leave it out, or use metric ip or l2");
-        lengths[i] = unit ? norm : 1;
-    }
-    return lengths;
+    return {what, dim_, unit ? std::numeric_limits<float>::max() : limit, unit, "leave it out, or use metric ip or l2"};
 }
 
 void VectorStore::scaled(const float* vector, double length, float* to) const {
@@ -106,35 +54,18 @@ void VectorStore::scaled(const float* vector, double length, float* to) const {
         for (size_t d = 0; d < dim_; ++d) to[d] = static_cast<float>(vector[d] / length);
 }
 
-void VectorStore::check_new(std::span<const int64_t> ids) const {
-    if (rows() + ids.size() > std::numeric_limits<uint32_t>::max())
-        throw InputError("an index holds at most 4294967295 vectors", "split them over several indexes");
-    std::vector<int64_t> sorted(ids.begin(), ids.end());
-    std::sort(sorted.begin(), sorted.end());
-    if (!sorted.empty() && sorted.front() < 0)
-        throw InputError("id " + std::to_string(sorted.front()) + " is negative", "ids start at 0");
-    if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end())
-        throw InputError("id " + std::to_string(*twice) + " is given twice", "each vector needs its own id");
-    Bitmap found(rows());
-    ids_.find(sorted, found);
-    found.each([&](size_t row) {
-        if (!dead_[row])
-            throw InputError("id " + std::to_string(ids_[row]) + " is there already", "delete it first to replace it");
-    });
-}
-
 void VectorStore::add(std::span<const int64_t> ids, const float* vectors, size_t threads, const Interrupt& interrupt) {
     const std::lock_guard alone(adding_);
     const size_t n = ids.size();
     {
         const std::shared_lock reading(mutex_);
-        check_new(ids);
+        check_new_ids(ids, ids_, dead_);
     }
-    const std::vector<double> lengths = checked(vectors, n, limit(), "vectors");
+    const std::vector<double> lengths = check(limit(), "vectors").lengths(vectors, n);
     {
         const std::unique_lock writing(mutex_);  // what is there may move
-        reserve(primary_, n);
-        if (secondary_) reserve(*secondary_, n);
+        primary_.reserve(n);
+        if (secondary_) secondary_->reserve(n);
     }
     // Searches go on: nobody reads beyond the rows that there are.
     parallel((n + kEncoded - 1) / kEncoded, threads, interrupt, [&](size_t block, size_t) {
@@ -143,16 +74,16 @@ void VectorStore::add(std::span<const int64_t> ids, const float* vectors, size_t
         ready.resize(kEncoded * dim_);
         for (size_t i = 0; i < count; ++i)
             scaled(vectors + (first + i) * dim_, lengths[first + i], ready.data() + i * dim_);
-        encode(primary_, ready.data(), first, count, dim_);
-        if (secondary_) encode(*secondary_, ready.data(), first, count, dim_);
+        primary_.encode(ready.data(), first, count, dim_);
+        if (secondary_) secondary_->encode(ready.data(), first, count, dim_);
     });
     // Everything that can fail comes before the first commit.
     const std::unique_lock writing(mutex_);
     ids_.reserve(n);
     dead_.resize(rows() + n);
     ids_.append(ids);
-    commit(primary_, n);
-    if (secondary_) commit(*secondary_, n);
+    primary_.commit(n);
+    if (secondary_) secondary_->commit(n);
     changed();
 }
 

@@ -12,6 +12,7 @@
 #include "bitmap.h"
 #include "codec.h"
 #include "ids.h"
+#include "input.h"
 #include "memory.h"
 
 namespace rag {
@@ -23,6 +24,20 @@ struct Tier {
 
     const float* factors_of(size_t row) const {
         return codec->factors() ? reinterpret_cast<const float*>(factors[row]) : nullptr;
+    }
+
+    void reserve(size_t n) {
+        codes.extend(n);
+        if (codec->factors()) factors.extend(n);
+    }
+    // Into the rows from number `first` on of those that were reserved.
+    void encode(const float* vectors, size_t first, size_t n, size_t dim) {
+        float* kept = codec->factors() ? reinterpret_cast<float*>(factors.reserved(first)) : nullptr;
+        codec->encode_all(vectors, n, dim, codes.reserved(first), kept);
+    }
+    void commit(size_t n) {
+        codes.commit(n);
+        if (codec->factors()) factors.commit(n);
     }
 
     std::unique_ptr<Codec> codec;
@@ -89,13 +104,12 @@ public:
     const Tier* secondary() const { return secondary_ ? &*secondary_ : nullptr; }
 
 private:
+    InputCheck check(float limit, const char* what) const;
     void changed() {
         static std::atomic<uint64_t> versions{0};
         version_ = ++versions;
         live_.reset();
     }
-    void check_new(std::span<const int64_t> ids) const;
-    std::vector<double> checked(const float* vectors, size_t n, float limit, const char* what) const;
     void scaled(const float* vector, double length, float* to) const;
     float limit() const;
 

@@ -129,6 +129,52 @@ class VectorStore:
     def part_sizes(self, n: int) -> dict[str, int]: ...
     def attach(self, n: int, sections: dict[str, NDArray[np.uint8]]) -> None: ...
 
+# --- token vectors: bind_tokens.cpp
+
+class TokenStore:
+    def __init__(
+        self,
+        dim: int,
+        codec: str,
+        mean: NDArray[np.float32] | None = None,
+        base: NDArray[np.float32] | None = None,
+        query: NDArray[np.float32] | None = None,
+        centroids: NDArray[np.float32] | None = None,
+    ) -> None: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def documents(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def live(self) -> int: ...
+    @property
+    def live_tokens(self) -> int: ...
+    def add(
+        self, ids: NDArray[np.int64], tokens: NDArray[np.float32], offsets: NDArray[np.int64], threads: int = 0
+    ) -> None: ...
+    def remove(self, ids: NDArray[np.int64]) -> int: ...
+    def compact(self) -> None: ...
+    def vectors(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Tokens [t, dim] and offsets [1, n + 1]."""
+    def maxsim(
+        self,
+        tokens: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        k: int,
+        candidates: NDArray[np.int64] | None = None,
+        filter: NDArray[np.int64] | None = None,
+        threads: int = 0,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+    def matches(self, id: int, tokens: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and scores [1, q]."""
+    def parts(self) -> dict[str, list[NDArray[np.uint8]]]: ...
+    def part_sizes(self, documents: int, tokens: int) -> dict[str, int]: ...
+    def attach(self, documents: int, tokens: int, sections: dict[str, NDArray[np.uint8]]) -> None: ...
+
+# --- graphs: bind_graph.cpp
+
 class Graph:
     def __init__(
         self,

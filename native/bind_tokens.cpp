@@ -1,0 +1,191 @@
+// The token store and MaxSim. Locks are only taken with the GIL released, as in bind_store.cpp.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <mutex>
+#include <utility>
+
+#include "arrays.h"
+#include "bindings.h"
+#include "errors.h"
+#include "learned.h"
+#include "maxsim.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using rag::TokenStore;
+
+void check_number(size_t offsets, size_t n, const char* what) {
+    if (offsets == n + 1) return;
+    throw rag::InputError(std::to_string(offsets) + " offsets for " + std::to_string(n) + " " + what,
+                          "there is one more offset than " + std::string(what));
+}
+
+void add_documents(TokenStore& store, const IdArray& ids, const FloatMatrix& tokens, const IdArray& offsets,
+                   size_t threads) {
+    check_number(offsets.size(), ids.size(), "documents");
+    const nb::gil_scoped_release release;
+    store.add(span(ids), tokens.data(), tokens.shape(0), span(offsets), thread_count(threads), signals());
+}
+
+size_t remove_documents(TokenStore& store, const IdArray& ids) {
+    const nb::gil_scoped_release release;
+    const std::unique_lock lock(store.mutex());
+    return store.remove(span(ids));
+}
+
+void compact(TokenStore& store) {
+    const nb::gil_scoped_release release;
+    const std::unique_lock lock(store.mutex());
+    store.compact();
+}
+
+template <class T>
+auto handed_over(std::vector<T> values, size_t n, size_t m) {
+    auto [array, data] = new_matrix<T>(n, m);
+    std::ranges::copy(values, data);
+    return array;
+}
+
+// Tokens [t, dim] and offsets [1, n + 1].
+nb::tuple decode(const TokenStore& store, const IdArray& ids) {
+    std::vector<float> tokens;
+    std::vector<int64_t> offsets{0};
+    {
+        const nb::gil_scoped_release release;
+        const std::shared_lock lock(store.mutex());
+        std::vector<size_t> documents;
+        for (const int64_t id : span(ids)) {
+            const auto document = store.find(id);
+            if (!document) throw rag::NotFoundError("id " + std::to_string(id) + " is not in the store");
+            documents.push_back(*document);
+            offsets.push_back(offsets.back() + static_cast<int64_t>(store.length(*document)));
+        }
+        tokens.resize(static_cast<size_t>(offsets.back()) * store.dim());
+        rag::parallel(documents.size(), thread_count(0), signals(), [&](size_t i, size_t) {
+            store.decode(documents[i], tokens.data() + static_cast<size_t>(offsets[i]) * store.dim());
+        });
+    }
+    const size_t n = tokens.size() / store.dim();
+    return nb::make_tuple(handed_over(std::move(tokens), n, store.dim()), handed_over(offsets, 1, offsets.size()));
+}
+
+template <size_t (TokenStore::*Count)() const>
+size_t counted(const TokenStore& store) {
+    const nb::gil_scoped_release release;
+    const std::shared_lock lock(store.mutex());
+    return (store.*Count)();
+}
+
+nb::tuple search(const TokenStore& store, const FloatMatrix& tokens, const IdArray& offsets, size_t k,
+                 const std::optional<IdMatrix>& candidates, const std::optional<IdArray>& filter, size_t threads) {
+    const size_t n = offsets.size() - 1;
+    if (candidates) check_number(offsets.size(), candidates->shape(0), "queries with candidates");
+    auto [ids, id_data] = new_matrix<int64_t>(n, k);
+    auto [scores, score_data] = new_matrix<float>(n, k);
+    {
+        const nb::gil_scoped_release release;
+        rag::CandidateIds among{};
+        if (candidates) among = {candidates->data(), candidates->shape(1)};
+        std::optional<std::span<const int64_t>> allowed;
+        if (filter) allowed = span(*filter);
+        rag::maxsim(store, {tokens.data(), tokens.shape(0), span(offsets)}, k, candidates ? &among : nullptr, allowed,
+                    thread_count(threads), signals(), id_data, score_data);
+    }
+    return nb::make_tuple(ids, scores);
+}
+
+// Positions and scores [1, n].
+nb::tuple matches(const TokenStore& store, int64_t id, const FloatMatrix& tokens) {
+    const size_t n = tokens.shape(0);
+    auto [best, best_data] = new_matrix<int64_t>(1, n);
+    auto [scores, score_data] = new_matrix<float>(1, n);
+    {
+        const nb::gil_scoped_release release;
+        rag::best_tokens(store, id, tokens.data(), n, best_data, score_data);
+    }
+    return nb::make_tuple(best, scores);
+}
+
+// The memory of a store by section, in pieces to be written one after the other. Valid until the next add.
+nb::dict parts(nb::object self) {
+    const TokenStore& store = nb::cast<const TokenStore&>(self);
+    nb::dict result;
+    const auto put = [&](const char* name, std::initializer_list<std::span<const std::byte>> pieces) {
+        nb::list list;
+        for (const auto& piece : pieces)
+            list.append(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(piece.data(), {piece.size()}, self));
+        result[name] = list;
+    };
+    const auto put_rows = [&](const char* name, const rag::Rows& rows) { put(name, {rows.base(), rows.tail()}); };
+    put_rows("ids", store.ids().rows());
+    put_rows("ends", store.ends());
+    put_rows("codes", store.tier().codes);
+    if (store.tier().codec->factors()) put_rows("factors", store.tier().factors);
+    put("tombstones", {std::as_bytes(store.dead().words())});
+    return result;
+}
+
+// Bytes of each section for so many documents and tokens.
+nb::dict part_sizes(const TokenStore& store, size_t documents, size_t tokens) {
+    nb::dict result;
+    result["ids"] = documents * sizeof(int64_t);
+    result["ends"] = documents * sizeof(uint64_t);
+    result["codes"] = tokens * store.tier().codes.stride();
+    if (store.tier().codec->factors()) result["factors"] = tokens * store.tier().factors.stride();
+    result["tombstones"] = (documents + 63) / 64 * sizeof(uint64_t);
+    return result;
+}
+
+// Takes over the sections of a saved store, without copying; the store must be empty.
+void attach(TokenStore& store, size_t documents, size_t tokens, const nb::dict& sections) {
+    const nb::dict sizes = part_sizes(store, documents, tokens);
+    const auto take = [&](const char* name) -> std::span<const std::byte> {
+        if (!sizes.contains(name)) return {};
+        const auto bytes = span(nb::cast<ByteArray>(sections[name]));
+        if (bytes.size() != nb::cast<size_t>(sizes[name]))
+            throw rag::InputError(std::string("section ") + name + " has the wrong length", "the file is damaged");
+        return bytes;
+    };
+    const rag::TokenParts parts{take("ids"), take("ends"), take("codes"), take("factors"), take("tombstones")};
+    const std::shared_ptr<void> owner(new nb::dict(sections), [](void* kept) {
+        const nb::gil_scoped_acquire gil;
+        delete static_cast<nb::dict*>(kept);
+    });
+    const nb::gil_scoped_release release;
+    const std::unique_lock lock(store.mutex());
+    store.attach(parts, owner);
+}
+
+}  // namespace
+
+void bind_tokens(nb::module_& m) {
+    nb::class_<TokenStore>(m, "TokenStore")
+        .def(
+            "__init__",
+            [](TokenStore* self, size_t dim, const std::string& codec, const std::optional<FloatVector>& mean,
+               const std::optional<FloatMatrix>& base, const std::optional<FloatMatrix>& query,
+               const std::optional<FloatCube>& centroids) {
+                new (self) TokenStore(dim, codec, learned(dim, mean, base, query, centroids));
+            },
+            "dim"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none(),
+            "centroids"_a = nb::none())
+        .def_prop_ro("dim", &TokenStore::dim)
+        .def_prop_ro("documents", counted<&TokenStore::documents>)
+        .def_prop_ro("rows", counted<&TokenStore::rows>)
+        .def_prop_ro("live", counted<&TokenStore::live>)
+        .def_prop_ro("live_tokens", counted<&TokenStore::live_tokens>)
+        .def("add", add_documents, "ids"_a, "tokens"_a, "offsets"_a, "threads"_a = 0)
+        .def("remove", remove_documents, "ids"_a)
+        .def("compact", compact)
+        .def("vectors", decode, "ids"_a)
+        .def("maxsim", search, "tokens"_a, "offsets"_a, "k"_a, "candidates"_a = nb::none(), "filter"_a = nb::none(),
+             "threads"_a = 0)
+        .def("matches", matches, "id"_a, "tokens"_a)
+        .def("parts", [](nb::object self) { return parts(std::move(self)); })
+        .def("part_sizes", part_sizes, "documents"_a, "tokens"_a)
+        .def("attach", attach, "documents"_a, "tokens"_a, "sections"_a);
+}
