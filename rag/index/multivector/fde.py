@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rag import _native
 from rag.errors import ConfigError, InputError
-from rag.index.inputs import as_ids, as_vectors, check_count
+from rag.index.inputs import check_count
+from rag.index.multivector.inputs import as_token_sets
 
 __all__ = ["FixedDimensionalEncoding"]
 
@@ -80,7 +81,9 @@ class FixedDimensionalEncoding:
             "seed": int(seed),
         }
         self._size = width if final_dim is None else int(final_dim)
-        planes, signs, sketch = drawn_matrices(**{name: self._form[name] for name in self._form if name != "fill_empty"})
+        planes, signs, sketch = drawn_matrices(
+            **{name: self._form[name] for name in self._form if name != "fill_empty"}
+        )
         self._native = _native.FixedDimensionalEncoder(planes, signs, sketch, final_dim or 0)
         self._check = 0
         for matrix in (planes, signs, sketch):
@@ -127,7 +130,7 @@ class FixedDimensionalEncoding:
         return self._encode(tokens, offsets, True, threads)
 
     def _encode(self, tokens: Any, offsets: Any, documents: bool, threads: int) -> NDArray[np.float32]:
-        matrix, places = as_vectors(tokens, self.dim, "tokens"), as_ids(offsets, "offsets")
+        matrix, places = as_token_sets(tokens, offsets, self.dim)
         return self._native.encode(
             matrix, places, documents, bool(self._form["fill_empty"]), check_count(threads, "threads")
         )

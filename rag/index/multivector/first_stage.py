@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import InputError, did_you_mean
+from rag.index.files import SectionFile
 from rag.index.filter import IdFilter
-from rag.index.graph import GraphIndex, GraphStats
+from rag.index.graph import GraphIndex
 from rag.index.inputs import as_vectors
 from rag.index.multivector.fde import FixedDimensionalEncoding
-from rag.index.native import Codec, ScanStats
+from rag.index.native import Codec
 from rag.index.scan import ScanIndex
 
 __all__ = ["FirstStage", "Generator"]
@@ -20,8 +21,6 @@ __all__ = ["FirstStage", "Generator"]
 Generator: TypeAlias = Literal["mean", "fde", "given"]
 """mean: the mean of the tokens, at unit length. fde: a fixed dimensional encoding (MUVERA). given: vectors that the
 caller hands in, such as the encoder's own for a whole text."""
-
-_BLOCK = 1 << 26  # numbers of encodings that are made at a time
 
 
 class FirstStage:
@@ -60,7 +59,9 @@ class FirstStage:
         form = size, "ip", suited if codec is None else codec
         self.index: GraphIndex | ScanIndex = GraphIndex(*form) if links else ScanIndex(*form)
 
-    def vectors_of(self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], given: Any, queries: bool, threads: int) -> NDArray[np.float32]:
+    def vectors_of(
+        self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], given: Any, queries: bool, threads: int
+    ) -> NDArray[np.float32]:
         """Vectors float32[n, size] of token sets, or those given, float32[n, vector_dim], checked."""
         if (given is not None) != (self.generator == "given"):
             raise InputError(
@@ -83,14 +84,16 @@ class FirstStage:
         """Ids int64[q, budget] of candidates, -1 where there are fewer."""
         # MaxSim ranks them again: the finer copy of a vector need not.
         if isinstance(self.index, GraphIndex):
-            return self.index.search(
-                vectors, budget, filter=filter, recall=recall, rerank=budget, threads=threads
-            ).ids
+            return self.index.search(vectors, budget, filter=filter, recall=recall, rerank=budget, threads=threads).ids
         return self.index.search(vectors, budget, filter=filter, rerank=budget, threads=threads).ids
 
-    def stats(self) -> ScanStats | GraphStats:
-        """Of the index."""
-        return self.index.stats()
+    def attach(self, file: SectionFile) -> None:
+        """Take over the index that a file holds."""
+        index = type(self.index)._described(file.meta)
+        if (index.dim, index.metric) != (self.index.dim, self.index.metric):
+            raise InputError(f"vectors of {index.dim} numbers under {index.metric!r} are not of these documents")
+        index._attach(file)
+        self.index = index
 
 
 def means(tokens: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -104,7 +104,9 @@ def test_the_same_to_the_bit_with_every_instruction_set_and_number_of_threads() 
             _native.set_isa(isa)
             for threads in (1, 3):
                 found.append(encoding.encode_documents(*sets, threads=threads))
-                found.append(np.concatenate([encoding.encode_documents(sets.of(i), [0, len(sets.of(i))]) for i in range(60)]))
+                found.append(
+                    np.concatenate([encoding.encode_documents(sets.of(i), [0, len(sets.of(i))]) for i in range(60)])
+                )
     finally:
         _native.set_isa(before)
     assert all(np.array_equal(one, found[0]) for one in found)
@@ -191,17 +193,13 @@ def short() -> tuple[TokenSets, TokenSets, NDArray[np.float64]]:
     return documents, queries, chamfer(queries, documents)
 
 
-def encoded(
-    sample: tuple[TokenSets, TokenSets, NDArray[np.float64]], *form: Any, **rest: Any
-) -> tuple[Floats, Floats]:
+def encoded(sample: tuple[TokenSets, TokenSets, NDArray[np.float64]], *form: Any, **rest: Any) -> tuple[Floats, Floats]:
     """Queries and documents."""
     encoding = FixedDimensionalEncoding(64, *form, **rest)
     return encoding.encode_queries(*sample[1]), encoding.encode_documents(*sample[0])
 
 
-def shares(
-    sample: tuple[TokenSets, TokenSets, NDArray[np.float64]], queries: Floats, documents: Floats
-) -> list[float]:
+def shares(sample: tuple[TokenSets, TokenSets, NDArray[np.float64]], queries: Floats, documents: Floats) -> list[float]:
     return [first_found(queries @ documents.T, sample[2], depth) for depth in (1, 10, 50)]
 
 
