@@ -56,8 +56,8 @@ class FirstStage:
         self.encoding = encoding
         size = encoding.size if encoding is not None else dim if vector_dim is None else vector_dim
         suited: Codec = "pq" if generator == "fde" else "leanvec4"
-        form = size, "ip", suited if codec is None else codec
-        self.index: GraphIndex | ScanIndex = GraphIndex(*form) if links else ScanIndex(*form)
+        kind = GraphIndex if links else ScanIndex
+        self.index: GraphIndex | ScanIndex = kind(size, "ip", suited if codec is None else codec)
 
     def vectors_of(
         self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], given: Any, queries: bool, threads: int
@@ -102,4 +102,5 @@ def means(tokens: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np
         return np.empty((0, tokens.shape[1]), np.float32)
     sums = np.add.reduceat(tokens, offsets[:-1], axis=0)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+    lengths[lengths == 0] = 1
+    return np.asarray(sums / lengths, dtype=np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, TypeAlias, get_args
@@ -18,6 +17,7 @@ from rag.index.filter import IdFilter
 from rag.index.graph import GraphIndex, GraphStats
 from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.multivector.budget import DEPTHS, CandidateCurve, measure, stand_ins
+from rag.index.multivector.choice import suited_generator
 from rag.index.multivector.fde import FixedDimensionalEncoding
 from rag.index.multivector.first_stage import FirstStage
 from rag.index.multivector.inputs import as_token_sets
@@ -27,9 +27,11 @@ from rag.index.protocol import Matches
 
 __all__ = ["MultiVectorIndex", "MultiVectorStats"]
 
-Candidates: TypeAlias = Literal["mean", "fde", "given", "none"]
+Candidates: TypeAlias = Literal["auto", "mean", "fde", "given", "none"]
 
 _FEW = 256  # fewer documents are all compared
+_UNDECIDED = 2000  # and fewer than these, while it is open what candidates are found by
+_BLOCK = 8192  # documents whose vectors are made at a time
 _GROWTH = 1.5  # the curve is measured anew when there are so many times the documents
 _PRODUCTS = 1 << 30  # of token pairs, that measuring the curve may take at most: some seconds
 _QUERIES = (16, 256)  # stand-ins, at least and at most
@@ -51,8 +53,9 @@ class MultiVectorIndex:
 
     `dim`: numbers a token. `generator`: how candidates are found, by one vector a document: "mean" of its tokens, "fde"
     (`encoding`, or 5,120 numbers), "given" to `add` and `search` by the caller (of `vector_dim` numbers), or "none",
-    when every search compares all tokens. `tokens`: the codec of the tokens. `codec`: that of the vectors, None for
-    what suits (pq for encodings, else leanvec4). `links`: whether they are found along a graph, or scanned.
+    when every search compares all tokens; "auto" is "none" up to 2,000 documents, and then "mean" or "fde", whichever
+    makes searches cheaper on these. `tokens`: the codec of the tokens. `codec`: that of the vectors, None for what
+    suits (pq for encodings, else leanvec4). `links`: whether they are found along a graph, or scanned.
 
     How many candidates the wanted recall takes is measured on the index itself: runs of tokens of some documents are
     searched for among the others, exactly and by candidates. Until there are 256 documents all are compared.
@@ -65,7 +68,7 @@ class MultiVectorIndex:
     def __init__(
         self,
         dim: int,
-        generator: Candidates = "mean",
+        generator: Candidates = "auto",
         *,
         encoding: FixedDimensionalEncoding | None = None,
         vector_dim: int | None = None,
@@ -79,10 +82,12 @@ class MultiVectorIndex:
             raise InputError(f"there is no generator {generator!r}", hint=hint)
         self._store = TokenStore(dim, tokens)
         self._first: FirstStage | None = None
-        if generator != "none":
+        if generator != "none" and generator != "auto":
             self._first = FirstStage(dim, generator, encoding, vector_dim, codec, links)
         elif any(given is not None for given in (encoding, vector_dim, codec)):
-            raise InputError("without a generator there is neither an encoding, nor a vector_dim, nor a codec")
+            raise InputError(f"with generator {generator!r} there is no encoding, no vector_dim, and no codec")
+        self._open = generator == "auto"  # what candidates are found by is yet to be decided
+        self._links = links
         self._seed = check_count(seed, "seed")
         self._curve: CandidateCurve | None = None
         self._changing = threading.RLock()
@@ -94,8 +99,10 @@ class MultiVectorIndex:
 
     @property
     def generator(self) -> Candidates:
-        """How candidates are found."""
-        return "none" if self._first is None else self._first.generator
+        """How candidates are found; "auto" as long as that is open."""
+        if self._first is not None:
+            return self._first.generator
+        return "auto" if self._open else "none"
 
     @property
     def store(self) -> TokenStore:
@@ -127,21 +134,35 @@ class MultiVectorIndex:
         """
         numbers, (matrix, places) = as_ids(ids), as_token_sets(tokens, offsets, self.dim)
         with self._changing:
-            if self._first is None:
-                if vectors is not None:
-                    raise InputError("there are vectors, and the generator is 'none'")
-                self._store.add(numbers, matrix, places)
-                return
+            before = self._first
+            if before is None:
+                self._refuse(vectors)
             self._store.add(numbers, matrix, places)
             try:
-                made = self._first.vectors_of(matrix, places, vectors, False, 0)
-                self._first.index.add(numbers, made)
-                if len(self) >= (self._curve.documents * _GROWTH if self._curve else _FEW):
-                    self._measure_itself()
+                if before is not None:
+                    before.index.add(numbers, before.vectors_of(matrix, places, vectors, False, 0))
+                elif self._open and len(self) >= _UNDECIDED:
+                    self._first = self._decided()
+                if self._first and len(self) >= (self._curve.documents * _GROWTH if self._curve else _FEW):
+                    self._measure_itself(self._first)
             except BaseException:
-                self._first.index.delete(numbers)
+                self._first = before
+                if before is not None:
+                    before.index.delete(numbers)
                 self._store.delete(numbers)
                 raise
+
+    def _refuse(self, vectors: Any) -> None:
+        if vectors is not None:
+            raise InputError(f"there are vectors, and the generator is {self.generator!r}")
+
+    def _decided(self) -> FirstStage:
+        generator = suited_generator(self._store, np.random.default_rng(self._seed))
+        first, ids = FirstStage(self.dim, generator, links=self._links), self._store.ids()
+        for start in range(0, len(ids), _BLOCK):
+            some = ids[start : start + _BLOCK]
+            first.index.add(some, first.vectors_of(*self._store.vectors(some), None, False, 0))
+        return first
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -185,8 +206,7 @@ class MultiVectorIndex:
         allowed = filter if filter is None or isinstance(filter, IdFilter) else IdFilter(filter)
         there = len(self) if allowed is None else len(allowed)
         if self._first is None:
-            if vectors is not None:
-                raise InputError("there are vectors, and the generator is 'none'")
+            self._refuse(vectors)
             return self._store.maxsim(matrix, places, wanted, filter=allowed, threads=cores)
         if budget == 0 and self._curve is not None and recall < 1:
             budget = self._curve.candidates(wanted, recall, len(self)) or 0
@@ -212,28 +232,27 @@ class MultiVectorIndex:
             what = "no generator" if self._first is None else f"{len(self)} documents and {len(places) - 1} queries"
             raise InputError(f"there is nothing to measure: {what}")
         with self._changing:
-            return self._measure(matrix, places, self._first.vectors_of(matrix, places, vectors, True, 0), None)
+            asked = self._first.vectors_of(matrix, places, vectors, True, 0)
+            return self._measure(self._first, matrix, places, asked, None)
 
-    def _measure_itself(self) -> None:
-        assert self._first is not None  # or there is no curve
+    def _measure_itself(self, first: FirstStage) -> None:
         rng = np.random.default_rng(self._seed)
         ids = self._store.ids()
         most = _PRODUCTS // max(self._store.tokens * 16, 1)
         own = np.sort(rng.choice(ids, min(max(most, _QUERIES[0]), _QUERIES[1], len(ids) // 8), replace=False))
         tokens, offsets = stand_ins(*self._store.vectors(own), rng)
-        given = self._first.index.vectors(own) if self._first.generator == "given" else None
-        asked = self._first.vectors_of(tokens, offsets, given, True, 0)
-        self._measure(tokens, offsets, asked, IdFilter(np.setdiff1d(ids, own)))
+        given = first.index.vectors(own) if first.generator == "given" else None
+        asked = first.vectors_of(tokens, offsets, given, True, 0)
+        self._measure(first, tokens, offsets, asked, IdFilter(np.setdiff1d(ids, own)))
 
     def _measure(
         self,
+        first: FirstStage,
         tokens: NDArray[np.float32],
         offsets: NDArray[np.int64],
         vectors: NDArray[np.float32],
         among: IdFilter | None,
     ) -> CandidateCurve:
-        first = self._first
-        assert first is not None
         truth = self._store.maxsim(tokens, offsets, DEPTHS[-1], filter=among).ids
         documents = len(self) if among is None else len(among)
         self._curve = measure(lambda budget: first.search(vectors, budget, among, 0.99, 0), truth, documents)
@@ -258,7 +277,7 @@ class MultiVectorIndex:
             meta: dict[str, Any] = {
                 "generator": self.generator,
                 "encoding": None if first is None or first.encoding is None else first.encoding.describe(),
-                "links": first is not None and isinstance(first.index, GraphIndex),
+                "links": self._links,
                 "seed": self._seed,
                 "candidates": None if self._curve is None else asdict(self._curve),
             }
@@ -283,12 +302,12 @@ class MultiVectorIndex:
     def _read(cls, file: SectionFile) -> MultiVectorIndex:
         meta, tokens = file.meta, file.part("tokens")
         encoding = None if meta["encoding"] is None else FixedDimensionalEncoding.from_description(meta["encoding"])
-        form: Mapping[str, Any] = {}
-        if meta["generator"] != "none":
-            form = {"codec": meta["vectors"]["codec"], "links": meta["links"], "encoding": encoding}
-            if meta["generator"] == "given":
-                form = {**form, "vector_dim": meta["vectors"]["dim"]}
-        index = cls(tokens.meta["dim"], meta["generator"], tokens=tokens.meta["codec"], seed=meta["seed"], **form)
+        form: dict[str, Any] = {"encoding": encoding, "links": meta["links"], "seed": meta["seed"]}
+        if "vectors" in meta:
+            form["codec"] = meta["vectors"]["codec"]
+        if meta["generator"] == "given":
+            form["vector_dim"] = meta["vectors"]["dim"]
+        index = cls(tokens.meta["dim"], meta["generator"], tokens=tokens.meta["codec"], **form)
         index._store._attach(tokens)
         if index._first is not None:
             index._first.attach(file.part("vectors"))

@@ -173,7 +173,7 @@ class TokenStore:
             parts = self._store.parts()
             ids = np.concatenate(parts["ids"]).view(np.int64)
             dead = np.unpackbits(parts["tombstones"][0], count=len(ids), bitorder="little")
-            return ids[dead == 0]
+            return np.asarray(ids[dead == 0], dtype=np.int64)
 
     def stats(self) -> TokenStats:
         """Counts and bytes by part."""

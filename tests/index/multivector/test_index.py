@@ -12,7 +12,8 @@ import pytest
 
 from rag.errors import CollectionError, DamagedFileError, InputError, NotFoundError
 from rag.index import IdFilter, Matches, ScanIndex
-from rag.index.multivector import CandidateCurve, FixedDimensionalEncoding, MultiVectorIndex
+from rag.index.multivector import CandidateCurve, FixedDimensionalEncoding, MultiVectorIndex, TokenStore
+from rag.index.multivector.choice import suited_generator
 from tests.index.multivector.samples import Floats, Ids, TokenSets, chamfer, mixtures, random_sets, unit
 
 DIM = 32
@@ -203,6 +204,39 @@ def test_the_curve_is_measured_as_documents_come_and_with_real_queries(sample: t
         assert share == pytest.approx(recall, abs=0.02)
 
 
+def test_what_candidates_are_found_by_is_decided_by_measurement(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    documents, queries = mixtures(rng, 2100, 40, (4, 12), DIM, 1.0)
+    index = MultiVectorIndex(DIM)
+    ids = np.arange(2100)
+    index.add(ids[:1900], *taken(documents, ids[:1900]))
+    index.save(tmp_path / "index")
+    for one in (index, MultiVectorIndex.open(tmp_path / "index")):
+        assert one.generator == "auto"
+        found = one.search(*queries, 10)
+        assert check(found, queries, taken(documents, ids[:1900]), ids[:1900], 10) == 1  # all are compared
+        one.add(ids[1900:], *taken(documents, ids[1900:]))
+        assert one.generator in ("mean", "fde")
+        assert one.stats().candidates is not None
+        assert one.stats().vectors.vectors == 2100
+        assert check(one.search(*queries, 10), queries, documents, ids, 10) >= 0.92
+
+
+@pytest.mark.parametrize("right", ["mean", "fde"])
+def test_the_generator_that_serves_a_collection_better_is_chosen(right: str) -> None:
+    rng = np.random.default_rng(9)
+    directions = rng.normal(size=(100, 20, DIM))  # of families of documents
+    if right == "mean":  # the tokens of a document differ little
+        directions = directions[:, :1] + 0.3 * directions
+    else:  # they cancel out
+        directions = np.concatenate([directions, -directions], axis=1)
+    count = directions.shape[1]
+    noisy = np.repeat(directions, 15, axis=0) + 0.3 * rng.normal(size=(1500, count, DIM))
+    store = TokenStore(DIM)
+    store.add(np.arange(1500), unit(noisy.reshape(-1, DIM)), np.arange(0, 1500 * count + 1, count))
+    assert suited_generator(store, rng) == right
+
+
 def test_more_documents_and_results_take_more_candidates() -> None:
     curve = CandidateCurve(1000, (10, 100, 1000), ((0.5, 0.9, 1.0), (0.1, 0.5, 0.98)))
     assert curve.candidates(10, 0.8, 1000) == 100  # half of the misses are left to others
@@ -266,7 +300,7 @@ def test_forms_that_do_not_go_together_are_refused() -> None:
         ("given", {}, "vector_dim"),
         ("mean", {"vector_dim": 3}, "vector_dim"),
         ("mean", {"encoding": encoding}, "encoding"),
-        ("none", {"encoding": encoding}, "neither"),
+        ("none", {"encoding": encoding}, "no encoding"),
         ("fde", {"encoding": FixedDimensionalEncoding(16, 3, 8, 5)}, "16 numbers"),
         ("fde", {"encoding": FixedDimensionalEncoding(DIM, 9, 16, 20)}, "dim is 163840"),
     ]
