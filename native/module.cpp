@@ -11,4 +11,5 @@ NB_MODULE(_native, m) {
     bind_graph(m);
     bind_postings(m);
     bind_transformer(m);
+    bind_fde(m);
 }

@@ -226,3 +226,24 @@ class Graph:
     def attach(
         self, levels: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]], linked: int, longest: float
     ) -> None: ...
+
+# --- fixed dimensional encodings: bind_fde.cpp
+
+class FixedDimensionalEncoder:
+    def __init__(
+        self,
+        planes: NDArray[np.float32],
+        signs: NDArray[np.float32] | None = None,
+        sketch: NDArray[np.int32] | None = None,
+        final_size: int = 0,
+    ) -> None:
+        """`planes` [repetitions, k_sim, dim]; `signs` [repetitions, d_proj, dim]; of `sketch` [width], i adds a number to
+        number i of the final ones, and -1 - i takes it away."""
+    def encode(
+        self,
+        tokens: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        documents: bool,
+        fill: bool = True,
+        threads: int = 0,
+    ) -> NDArray[np.float32]: ...

@@ -63,14 +63,20 @@ class SectionFile:
     """
 
     def __init__(
-        self, path: Path, mapping: mmap.mmap, kind: str, meta: Mapping[str, Any], sections: Sequence[_Section]
+        self,
+        path: Path,
+        mapping: mmap.mmap,
+        kind: str,
+        meta: Mapping[str, Any],
+        sections: Sequence[_Section],
+        prefix: str = "",
     ) -> None:
         self.path = path
         self.kind = kind
         self.meta = meta
         self._mapping = mapping
         self._data = np.frombuffer(mapping, np.uint8)
-        self._sections = {section.name: section for section in sections}
+        self._sections = {section.name.removeprefix(prefix): section for section in sections}
         self._checked: set[str] = set()
         self._damage: str | None = None
         self._checking = threading.Lock()
@@ -84,6 +90,14 @@ class SectionFile:
     def sizes(self) -> dict[str, int]:
         """The length of each section in bytes."""
         return {name: section.length for name, section in self._sections.items()}
+
+    def part(self, name: str) -> SectionFile:
+        """What `meta` holds under this name and the sections "NAME/...", as a file of their own: one index of several.
+
+        KeyError when `meta` holds nothing of that name.
+        """
+        own = [section for section in self._sections.values() if section.name.startswith(f"{name}/")]
+        return SectionFile(self.path, self._mapping, self.kind, self.meta[name], own, f"{name}/")
 
     def section(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a section, checked: read-only uint8[length]. DamagedFileError."""

@@ -177,6 +177,14 @@ class TokenStore:
         best, scores = self._checked().matches(int(id), as_vectors(tokens, self.dim, "query tokens"))
         return TokenMatches(best.reshape(-1), scores.reshape(-1))
 
+    def ids(self) -> NDArray[np.int64]:
+        """The documents that can be found, int64[n], in the order in which they were added."""
+        with self._writing:
+            parts = self._store.parts()
+            ids = np.concatenate(parts["ids"]).view(np.int64)
+            dead = np.unpackbits(parts["tombstones"][0], count=len(ids), bitorder="little")
+            return np.asarray(ids[dead == 0], dtype=np.int64)
+
     def stats(self) -> TokenStats:
         """Counts and bytes by part."""
         with self._writing:
@@ -191,9 +199,14 @@ class TokenStore:
         Raises CollectionError when it cannot be written; DamagedFileError, as `maxsim` does, rather than copy damage.
         """
         with self._writing:
-            store = self._checked()
-            meta = {"dim": self.dim, "codec": self.codec, "documents": store.documents, "tokens": store.rows}
-            write_sections(Path(path), self.kind, meta, store.parts())
+            meta, sections = self._content()
+            write_sections(Path(path), self.kind, meta, sections)
+
+    def _content(self) -> tuple[dict[str, Any], dict[str, list[NDArray[np.uint8]]]]:
+        """What a file of the store holds: its description, and sections in pieces."""
+        store = self._checked()
+        meta = {"dim": self.dim, "codec": self.codec, "documents": store.documents, "tokens": store.rows}
+        return meta, store.parts()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
