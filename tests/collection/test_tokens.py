@@ -104,7 +104,7 @@ def test_search_equals_brute_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filter: str | None, exhaustive: bool
 ) -> None:
     if not exhaustive:
-        monkeypatch.setattr("rag.collection.late.FEW", 0)
+        monkeypatch.setattr("rag.collection.late.ALL", 0)
     with filled(tmp_path / "kb", DOCUMENTS[:7], TOKENS) as collection:
         with collection.writer() as writer:
             put(writer, DOCUMENTS[7:])
@@ -114,7 +114,7 @@ def test_search_equals_brute_force(
         scores = maxsim(
             TOKENS.encode_queries(QUERIES), TOKENS.encode_documents([c.text for c in collection.chunks(ids)])
         )
-        # Fewer candidates than chunks, but more than pass the filters; without one all are asked for.
+        # As many candidates as pass the filters; without one all are asked for.
         many = 20 if filter is not None else 36
         found = collection.search_multi_vector(QUERIES, 5, filter=filter, candidates=many)
         for own, hits in zip(scores, found, strict=True):
@@ -133,7 +133,7 @@ def test_search_equals_brute_force(
 def test_candidates_bound_what_is_scored_and_full_recall_scores_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.collection.late.FEW", 0)
+    monkeypatch.setattr("rag.collection.late.ALL", 0)
     with filled(tmp_path / "kb", DOCUMENTS, TOKENS) as collection:
         (near,) = collection.search_dense(ENCODER.encode_queries(["doc3 line1"]), 4)
         (found,) = collection.search_multi_vector(["doc3 line1"], 2, candidates=4)
