@@ -47,7 +47,7 @@ public:
     // Vectors, as many as fit in a panel, side by side: packed[d * width + vector], out[row * width + vector].
     void multiply(const float* packed, size_t width, size_t dim, float* out) const {
         const size_t n = round_up(n_, kernels().tile_rows);
-        kernels().panel_dot_f32(rows_.data(), n, packed, width / kernels().lanes, dim, out, width);
+        kernels().panel_dot_f32(rows_.data(), n, packed, width / kernels().lanes, dim, out, width, {rows_.data(), 0});
     }
 
 private:
@@ -176,19 +176,23 @@ public:
         thread_local std::vector<std::byte> bytes;
         thread_local std::vector<const std::byte*> rows;
         thread_local std::vector<float> factors;
-        const size_t n = round_up(block.n, kernels().tile_rows);
-        bytes.resize(n * width_ + layout_.codes() + kLine);
-        rows.resize(n);
-        factors.resize(3 * n);
-        for (size_t r = 0; r < n; ++r) {
-            std::byte* to = bytes.data() + r * width_;  // what is written beyond it the next row overwrites
-            kernels().unpack[layout_.kernel()](block.rows[r], layout_.lines, to);
-            float* tail = factors.data() + 3 * r;
-            std::memcpy(tail, block.rows[r] + layout_.bytes() - kPackedTail, kPackedTail);
-            tail[2] *= prepared_[0].weight;  // the same for all queries
-            rows[r] = to;
+        const size_t n = round_up(block.n, kernels().tile_rows), tile = kernels().tile_rows;
+        bytes.resize(tile * width_ + layout_.codes() + kLine);
+        rows.resize(tile);
+        factors.resize(3 * tile);
+        for (size_t i = 0; i < n; i += tile) {  // so few that they stay in the first-level cache
+            for (size_t r = 0; r < tile; ++r) {
+                const std::byte* row = block.rows[i + r];
+                std::byte* to = bytes.data() + r * width_;  // what is written beyond it the next row overwrites
+                kernels().unpack[layout_.kernel()](row, layout_.lines, to);
+                float* tail = factors.data() + 3 * r;
+                std::memcpy(tail, row + layout_.bytes() - kPackedTail, kPackedTail);
+                tail[2] *= prepared_[0].weight;  // the same for all queries
+                rows[r] = to;
+            }
+            const Ahead ahead{block.rows + i + tile, layout_.bytes()};
+            side_by_side_.score(first, vectors, {rows.data(), factors.data(), tile}, out + i * ld, ld, ahead);
         }
-        side_by_side_.score(first, vectors, {rows.data(), factors.data(), n}, out, ld);
     }
 
 private:

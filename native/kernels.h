@@ -73,9 +73,15 @@ struct Grid {
     float low, inverse, shift, most;
 };
 
+// What a panel asks the memory for while it computes: as many rows as it was given, each so many bytes long.
+struct Ahead {
+    const std::byte* const* rows;
+    size_t bytes;
+};
+
 using RowsKernel = void (*)(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out);
 using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim,
-                             float* out, size_t ld);
+                             float* out, size_t ld, Ahead ahead);
 
 struct Kernels {
     size_t lanes;          // queries in one register
@@ -89,7 +95,7 @@ struct Kernels {
                    float* out);
     // The second takes bytes below 16.
     void (*panel_bytes[2])(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
-                           size_t vectors, size_t quads, float* out, size_t ld);
+                           size_t vectors, size_t quads, float* out, size_t ld, Ahead ahead);
 
     // By bits: 1, 2, 4, 8. The second takes rows that lie one after the other.
     void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);

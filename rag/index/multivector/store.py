@@ -100,7 +100,7 @@ class TokenStore:
         return f"TokenStore(dim={self.dim}, codec={self.codec!r}, documents={len(self)}, tokens={self.tokens})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a TokenStore cannot be pickled; use save(path), and TokenStore.open(path) in the other process")
+        raise TypeError("a TokenStore cannot be pickled; use save(path), and TokenStore.open(path) in the other one")
 
     def add(self, ids: NDArray[np.int64], tokens: NDArray[np.float32], offsets: NDArray[np.int64]) -> None:
         """Add documents under new ids int64[n] (each >= 0); the id of a deleted document is new again.
@@ -141,7 +141,7 @@ class TokenStore:
         filter: IdFilter | NDArray[np.int64] | None = None,
         threads: int = 0,
     ) -> Matches:
-        """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first, ties by smaller id.
+        """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first.
 
         A score is the sum, over the tokens of a query (`tokens` float32[q, dim], `offsets` int64[m + 1]), of the best
         inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). All documents are scored,
