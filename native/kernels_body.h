@@ -294,6 +294,21 @@ void unpack(const std::byte* row, size_t lines, std::byte* codes) {
         codes = unpack_fields<Bits, 0>(row, line < lines ? kCacheLine : kCacheLine - kPackedTail, codes);
 }
 
+template <int Bits, int Field>
+inline void unfold_fields(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base,
+                          std::byte* bytes) {
+    for (size_t b = 0; b < n; b += 4 * V::lanes)
+        V::store_codes(bytes + b, V::looked_up(table, V::template field<Field * Bits, Bits>(V::load_raw(codes + b)), base + b));
+    if constexpr ((Field + 1) * Bits < 8) unfold_fields<Bits, Field + 1>(codes, n, table, base + n, bytes + n);
+}
+
+template <int Bits>
+void unfold(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base, size_t components,
+            size_t width, std::byte* bytes) {
+    unfold_fields<Bits, 0>(codes, n, table, base, bytes);
+    __builtin_memset(bytes + components, 128, width - components);
+}
+
 template <bool Twelve, bool Far, int R>
 inline void adaptive_tile(const std::byte* const* rows, const AdaptiveQuery& query, float* out) {
     constexpr size_t header = 8, group_bytes = Twelve ? 48 : 32;
@@ -534,6 +549,7 @@ constexpr Kernels kTable{
     {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
     {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
     {unpack<1>, unpack<2>, unpack<4>, unpack<8>},
+    {unfold<1>, unfold<2>, unfold<4>},
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     score_product,
