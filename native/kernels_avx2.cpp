@@ -96,6 +96,12 @@ struct V {
     static inline i dot4(i sum, small row, i query) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(row.value, query), _mm256_set1_epi16(1)));
     }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline small looked_up(const std::byte* table, small codes, const std::byte* base) {
+        const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+        const __m256i sum = _mm256_adds_epi8(_mm256_shuffle_epi8(all, codes.value), load_raw(base));
+        return {_mm256_xor_si256(sum, _mm256_set1_epi8(-128))};
+    }
     static inline void store_codes(std::byte* p, small x) { _mm256_storeu_si256((__m256i*)p, x.value); }
     static inline i widen_bytes(const std::byte* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }

@@ -89,6 +89,12 @@ struct V {
         return _mm512_and_si512(_mm512_srli_epi16(codes, Shift), _mm512_set1_epi8((1 << Bits) - 1));
 #endif
     }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline bytes looked_up(const std::byte* table, bytes codes, const std::byte* base) {
+        const __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+        const __m512i sum = _mm512_adds_epi8(_mm512_shuffle_epi8(all, codes), load_raw(base));
+        return _mm512_xor_si512(sum, _mm512_set1_epi8(-128));
+    }
     static inline void store_codes(std::byte* p, bytes x) { _mm512_storeu_si512(p, x); }
     static inline i widen_bytes(const std::byte* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }

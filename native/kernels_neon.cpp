@@ -74,6 +74,11 @@ struct V {
         if constexpr (Shift > 0) codes = vshrq_n_u8(codes, Shift);
         return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8((1 << Bits) - 1)));
     }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline bytes looked_up(const std::byte* table, bytes codes, const std::byte* base) {
+        const int8x16_t value = vqtbl1q_s8(vld1q_s8((const int8_t*)table), vreinterpretq_u8_s8(codes));
+        return veorq_s8(vqaddq_s8(value, vld1q_s8((const int8_t*)base)), vdupq_n_s8(-128));
+    }
     static inline void store_codes(std::byte* p, bytes x) { vst1q_s8((int8_t*)p, x); }
     static inline i widen_bytes(const std::byte* p) {
         uint32_t quad;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -66,11 +66,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question: its text, an optional metadata filter expression, and optional vector (float32[d]) made before."""
+    """A question: its text, an optional metadata filter expression, and what was made of it before: a vector
+    (float32[d]), and the vectors of its tokens (float32[t, d])."""
 
     text: str
     filter: str | None = None
     vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    tokens: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+    def with_text(self, text: str) -> Query:
+        """Another question within the same filter; what was made of this one's text is not carried along."""
+        return replace(self, text=text, vector=None, tokens=None)
 
 
 @runtime_checkable

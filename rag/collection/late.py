@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from rag.collection.manifest import TokensRecord
 from rag.collection.selection import grouped
 from rag.collection.snapshot import Snapshot
-from rag.collection.tokens import check_dim, chunks_without, score_tokens, search_tokens, with_tokens
+from rag.collection.tokens import CODEC, check_dim, chunks_without, score_tokens, search_tokens, with_tokens
 from rag.collection.upgrading import upgrade_tokens
 from rag.collection.writer import Writer
-from rag.encoders import Encoder, MultiVectorEncoder, TokenVectors, load_multi_vector
+from rag.encoders import Encoder, MultiVectorEncoder, TokenVectors, encode_both_queries, load_multi_vector
 from rag.errors import EncoderMismatchError, InputError
 from rag.index import Matches
 from rag.index.multivector import TokenCodec
@@ -33,8 +33,9 @@ __all__ = ["CANDIDATES", "LateInteraction", "TokenMatch", "own_texts"]
 CANDIDATES = 200
 """Chunks of a query that get to the last step, if nothing else is said: with MiniLM's tokens the 200 nearest by one
 vector held all but 0.002 of the nDCG@10 of exhaustive search (SciFact, SQuAD)."""
-FEW = 1000
-"""Up to so many chunks all are scored: that takes less than finding candidates first, which needs a second vector."""
+ALL = 2
+"""Where there are no more than so many times as many chunks as candidates, all are scored: nothing can be missed, and
+it takes little longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class LateInteraction:
         """The k chunks with the highest MaxSim for each query, among those that pass the filter.
 
         The candidates nearest by single vectors (those of `search_dense`, with its `filter` and `recall`; as many as
-        `candidates`, and k at least) are scored exactly. With recall 1, or up to some thousand chunks, all are.
+        `candidates`, and k at least) are scored exactly. With recall 1, or up to twice as many chunks, all are.
         `vectors` float32[q, dim] are those of the queries if they are known; with TokenVectors as queries they are
         needed unless all chunks are scored. A query without tokens finds nothing.
         Raises CollectionError when not all chunks have their token vectors, and InputError.
@@ -148,9 +149,12 @@ class LateInteraction:
             raise InputError(f"k is {k} and candidates {candidates}, expected at least 1 of each")
         if isinstance(queries, str):
             raise InputError("search_multi_vector takes a list of texts", hint=f"write [{queries[:40]!r}]")
-        texts = None if isinstance(queries, TokenVectors) else list(queries)
-        tokens = self.token_encoder.encode_queries(texts) if texts is not None else queries
-        assert isinstance(tokens, TokenVectors)
+        if isinstance(queries, TokenVectors):
+            tokens = queries
+        elif vectors is None:
+            vectors, tokens = encode_both_queries(self.encoder, self.token_encoder, list(queries))
+        else:
+            tokens = self.token_encoder.encode_queries(list(queries))
         check_dim(tokens.vectors, record.dim)
         deep = max(k, candidates)
 
@@ -158,14 +162,11 @@ class LateInteraction:
             allowed = None if where is None else snapshot.select(where)
             asked = tokens if len(rows) == len(tokens) else _some(tokens, rows)
             count = snapshot.manifest.chunks if allowed is None else len(allowed.ids)
-            if recall == 1 or count <= max(FEW, deep):
+            if recall == 1 or count <= ALL * deep:
                 return self._hits(search_tokens(parts, asked, k, allowed, threads))
-            if vectors is not None:
-                single = np.atleast_2d(np.asarray(vectors, np.float32))[rows]
-            elif texts is not None:
-                single = self.encoder.encode_queries([texts[row] for row in rows])
-            else:
+            if vectors is None:
                 raise InputError("there are too many chunks to score all", hint="pass vectors=, or texts as queries")
+            single = np.atleast_2d(np.asarray(vectors, np.float32))[rows]
             near = self.search_dense(single, deep, filter=where, recall=recall, threads=threads)
             ids = np.full((len(rows), deep), -1, np.int64)
             for row, hits in zip(ids, near, strict=True):
@@ -218,7 +219,7 @@ class LateInteraction:
             encoder = self.token_encoder
         made_by = encoder or self.encoder.name
         made_by = load_multi_vector(made_by) if isinstance(made_by, str) else made_by
-        kept = codec or ("float16" if known is None else known.codec)
+        kept = codec or (CODEC if known is None else known.codec)
 
         def encode(chunks: Sequence[Chunk]) -> TokenVectors:
             return made_by.encode_documents((texts or own_texts)(chunks))

@@ -17,6 +17,7 @@ from rag.encoders import TokenVectors
 from rag.errors import CollectionError, InputError
 from rag.index import Matches, merge_matches
 from rag.index.multivector import TokenCodec, TokenStore
+from rag.index.multivector.learning import learns_tokens
 from rag.index.neighbours import Progress
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rag.collection.selection import Selection
 
 __all__ = [
+    "CODEC",
     "TokenPart",
     "TokenStorage",
     "add_tokens",
@@ -37,8 +39,15 @@ __all__ = [
 
 BATCH = 64
 """Chunks whose tokens are decoded at once when segments are merged: some 25 MiB of 384 numbers a token."""
+CODEC: TokenCodec = "int8"
+"""If none is asked for: half the bytes of float16, and the same ranking."""
+LEAST_LEARNED = 8192
+"""Tokens from which a codec learns all of its centroids; fewer are kept as float16."""
+SAMPLE = 65_536
+"""Tokens, of chunks chosen by chance, from which a codec learns."""
 LEAST_KEPT = 0.25
 """Share of all tokens that a store must hold already to be extended: what its codec has learned should fit them."""
+_SEED = 20260211
 
 
 class TokenPart(Protocol):
@@ -105,18 +114,21 @@ def add_tokens(store: TokenStore, ids: NDArray[np.int64], tokens: TokenVectors) 
 
 @dataclass(frozen=True)
 class TokenStorage:
-    """How a collection keeps token vectors."""
+    """How a collection keeps token vectors: in its codec, or as float16 where there are too few to learn from."""
 
     dim: int
     codec: TokenCodec
 
     def buffer(self) -> TokenStore:
         """An empty store for tokens that arrive."""
-        return TokenStore(self.dim, "float16")
+        return TokenStore(self.dim, self._form(0))
 
     def suits(self, part: TokenPart) -> bool:
         """Whether the part has tokens, kept as they would be if they were written now."""
-        return part.tokens is not None and part.tokens.codec == self.codec
+        return part.tokens is not None and part.tokens.codec == self._form(part.tokens.tokens)
+
+    def _form(self, tokens: int) -> TokenCodec:
+        return "float16" if learns_tokens(self.codec) and tokens < LEAST_LEARNED else self.codec
 
     def build(self, parts: Sequence[TokenPart], progress: Progress | None = None) -> TokenStore | None:
         """The tokens of what is live in all parts together; None when one of them has none.
@@ -129,15 +141,18 @@ class TokenStorage:
         largest = max(parts, key=lambda part: part.tokens.tokens if part.tokens is not None else 0)
         if len(parts) == 1 and largest.tokens_file is None and self.suits(largest) and not len(_dead(largest)):
             return largest.tokens
-        store = self._extended(largest, sum(store.tokens for store in stores))
+        total = sum(store.tokens for store in stores)
+        store = self._extended(largest, total)
         others = [part for part in parts if store is None or part is not largest]
         if store is None:
-            store = TokenStore(self.dim, self.codec)
-        total, done = sum(len(part.live) for part in others), 0
+            store = TokenStore(self.dim, self._form(total))
+            if learns_tokens(store.codec):
+                store.learn(self._sample(parts, total))
+        chunks, done = sum(len(part.live) for part in others), 0
         for part in others:
             for ids, vectors, offsets in _decoded(part):
                 if progress is not None:
-                    progress("merging token vectors", done, total)
+                    progress("merging token vectors", done, chunks)
                 store.add(ids, vectors, offsets)
                 done += len(ids)
         return store
@@ -146,11 +161,18 @@ class TokenStorage:
         """The store of a part without what is deleted, as one of our own, if others may be added to it."""
         if largest.tokens_file is None or largest.tokens is None or not self.suits(largest):
             return None
-        if largest.tokens.tokens < LEAST_KEPT * total:
+        if largest.tokens.tokens < LEAST_KEPT * total or largest.tokens.codec != self._form(total):
             return None
         store = open_tokens(largest.tokens_file, _dead(largest))
         store.compact()
         return store
+
+    def _sample(self, parts: Sequence[TokenPart], total: int) -> NDArray[np.float32]:
+        """Tokens float32[t, dim] of chunks spread over all parts by chance."""
+        ids = np.concatenate([part.live for part in parts])
+        count = -(-SAMPLE * len(ids) // total)
+        chosen = np.sort(np.random.default_rng(_SEED).permutation(ids)[:count])
+        return np.concatenate([vectors for part in parts for _, vectors, _ in _decoded(part, chosen)])
 
 
 def _dead(part: TokenPart) -> NDArray[np.int64]:
@@ -158,11 +180,16 @@ def _dead(part: TokenPart) -> NDArray[np.int64]:
     return np.empty(0, np.int64) if part.tokens is None else np.setdiff1d(part.tokens.ids, part.live)
 
 
-def _decoded(part: TokenPart) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
-    """The live chunks of a part that have tokens, batch by batch: their ids, their tokens, and the offsets of these."""
+def _decoded(
+    part: TokenPart, among: NDArray[np.int64] | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
+    """The live chunks of a part that have tokens, or those of these (sorted) ids, batch by batch: their ids, their
+    tokens, and the offsets of these."""
     if part.tokens is None:
         return
     ids = np.intersect1d(part.tokens.ids, part.live, assume_unique=True)
+    if among is not None:
+        ids = np.intersect1d(ids, among, assume_unique=True)
     for start in range(0, len(ids), BATCH):
         own = ids[start : start + BATCH]
         yield own, *part.tokens.vectors(own)

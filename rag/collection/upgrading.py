@@ -117,10 +117,10 @@ class _Pieces:
 
     def _store(self, first: int, last: int, ids: NDArray[np.int64], chunks: ReadChunks) -> TokenStore:
         """The piece of the chunks `first` to `last`, as an earlier run has left it, else encoded now."""
-        path = self._folder / f"{first:08d}-{last:08d}-{self._wanted.fingerprint[:16]}.tokens"
+        store = TokenStorage(self._wanted.dim, self._wanted.codec).buffer()
+        path = self._folder / f"{first:08d}-{last:08d}-{self._wanted.fingerprint[:16]}-{store.codec}.tokens"
         with suppress(NotFoundError, CollectionError):  # damaged ones are made again as well
             return TokenStore.open(path)
-        store = TokenStore(self._wanted.dim, "float16")
         add_tokens(store, ids, self._encode(chunks(ids)))
         with explained(self._folder):
             self._folder.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rag.encoders.protocol import Encoder, MultiVectorEncoder, TokenVectors
 
-__all__ = ["encode_both"]
+__all__ = ["encode_both", "encode_both_queries"]
 
 
 @runtime_checkable
@@ -19,6 +19,8 @@ class _Both(Protocol):
 
     @property
     def single(self) -> Encoder: ...
+
+    def encode_queries_both(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TokenVectors]: ...
 
     def encode_documents_both(
         self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None
@@ -42,3 +44,12 @@ def encode_both(
     if isinstance(token_encoder, _Both) and token_encoder.single.fingerprint == encoder.fingerprint:
         return token_encoder.encode_documents_both(texts, progress=progress)
     return encoder.encode_documents(texts), token_encoder.encode_documents(texts, progress=progress)
+
+
+def encode_both_queries(
+    encoder: Encoder, token_encoder: MultiVectorEncoder, texts: Sequence[str]
+) -> tuple[NDArray[np.float32], TokenVectors]:
+    """The vectors float32[n, dim] of queries, and their token vectors; out of one forward pass where that can be."""
+    if isinstance(token_encoder, _Both) and token_encoder.single.fingerprint == encoder.fingerprint:
+        return token_encoder.encode_queries_both(texts)
+    return encoder.encode_queries(texts), token_encoder.encode_queries(texts)

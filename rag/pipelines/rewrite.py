@@ -11,6 +11,7 @@ Three rules, after PyTerrier's (Macdonald and Tonellotto, ICTIR 2020):
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Protocol, runtime_checkable
@@ -19,7 +20,7 @@ from rag.operators import Flow, Operator, Parallel, Sequence
 from rag.operators.retrieval.embed_query import EmbedQuery
 from rag.pipelines.flows.composite import Composite
 
-__all__ = ["CutsOff", "EmbedsQuery", "Filterable", "Filters", "Limited", "rewrite"]
+__all__ = ["CutsOff", "EmbedsQuery", "EmbedsTokens", "Filterable", "Filters", "Limited", "rewrite"]
 
 
 @runtime_checkable
@@ -55,6 +56,13 @@ class EmbedsQuery(Protocol):
     """An operator that embeds the query with the collection's encoder, unless the query carries a vector."""
 
     def embeds_query(self) -> bool: ...
+
+
+@runtime_checkable
+class EmbedsTokens(Protocol):
+    """An operator that makes token vectors of the query, unless the query carries them."""
+
+    def embeds_tokens(self) -> bool: ...
 
 
 def rewrite(flow: Flow) -> Flow:
@@ -105,7 +113,7 @@ def _(flow: Composite) -> Flow:
 @_share_embeddings.register
 def _(flow: Parallel) -> Flow:
     if _uses(flow) > 1:
-        return Sequence((EmbedQuery(), flow))
+        return Sequence((_embed_query([flow]), flow))
     return Parallel(tuple(_share_embeddings(branch) for branch in flow.branches))
 
 
@@ -121,7 +129,7 @@ def _(flow: Sequence) -> Flow:
         users = [i for i, step in enumerate(same) if _uses(step)]
         if not embedded:
             if sum(_uses(step) for step in same) > 1:
-                same.insert(users[0], EmbedQuery())
+                same.insert(users[0], _embed_query(same))
             else:
                 same = [_share_embeddings(step) for step in same]
         steps += same
@@ -130,6 +138,21 @@ def _(flow: Sequence) -> Flow:
             steps.append(_share_embeddings(rest.pop(0)))
     flat = [part for step in steps for part in (step.steps if isinstance(step, Sequence) else (step,))]
     return Sequence(tuple(flat))
+
+
+def _embed_query(flows: list[Flow]) -> EmbedQuery:
+    """What embeds the query for these."""
+    return EmbedQuery(tokens=any(_uses_tokens(flow) for flow in flows))
+
+
+def _uses_tokens(flow: Flow) -> bool:
+    """Whether a flow makes token vectors of the query that it is given."""
+    if isinstance(flow, Parallel):
+        return any(_uses_tokens(branch) for branch in flow.branches)
+    if isinstance(flow, Sequence):
+        before = itertools.takewhile(lambda step: not _writes_query(step), flow.steps)
+        return any(_uses_tokens(step) for step in before)
+    return isinstance(flow, EmbedsTokens) and flow.embeds_tokens()
 
 
 def _uses(flow: Flow) -> int:

@@ -58,13 +58,16 @@ class TokenCodec(str, Enum):
     float32 = "float32"
     float16 = "float16"
     int8 = "int8"
+    residual4 = "residual4"
+    residual2 = "residual2"
+    residual1 = "residual1"
 
 
 TokenEncoder = Annotated[
     str | None, typer.Option(help="Encoder of the token vectors; the model of the single vectors if left out.")
 ]
 TokenCodecOption = Annotated[
-    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: float16 if left out.")
+    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: int8 if left out.")
 ]
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rag.collection import Collection
 from rag.encoders import load
 from rag.operators import Flow, Operator, Sequence
-from rag.operators.post_retrieval import Top, Where
-from rag.operators.retrieval import BM25, Dense, EmbedQuery, Fuse
+from rag.operators.post_retrieval import MaxSimRerank, Top, Where
+from rag.operators.retrieval import BM25, Dense, EmbedQuery, Fuse, MultiVector
 from rag.pipelines import Loop, Pipeline, Route, Try
 from rag.pipelines.rewrite import rewrite
 from rag.types import Chunk, Document, Hits
@@ -77,6 +77,12 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
         (BM25(k=50) >> First(k=10) >> First(k=2), BM25(k=10) >> First(k=10) >> First(k=2)),
         ((Dense() | BM25()) >> Fuse() >> First(k=4), (Dense() | BM25()) >> Fuse(k=4) >> First(k=4)),
         ((Dense(k=5) | Dense(k=9)) >> Fuse(), EmbedQuery() >> (Dense(k=5) | Dense(k=9)) >> Fuse()),
+        (
+            (Dense() | BM25()) >> Fuse() >> MaxSimRerank(),
+            EmbedQuery(tokens=True) >> (Dense() | BM25()) >> Fuse() >> MaxSimRerank(),
+        ),
+        (Dense() >> shout() >> MaxSimRerank(), Dense() >> shout() >> MaxSimRerank()),
+        ((Dense() | MultiVector()) >> Fuse(), EmbedQuery(tokens=True) >> (Dense() | MultiVector()) >> Fuse()),
         ((Dense() | shout() >> Dense()) >> Fuse(), (Dense() | shout() >> Dense()) >> Fuse()),
         (Loop(Dense(k=9) >> First(k=2)), Loop(Dense(k=2) >> First(k=2))),
         (Try(Dense(k=9) >> First(k=2)), Try(Dense(k=2) >> First(k=2))),

@@ -287,7 +287,7 @@ def test_it_runs_from_the_repository_root_and_elsewhere(tmp_path: Path):
 def test_late_interaction_from_indexing_to_explained_hits(rag: RagCommand, documents: Path, tmp_path: Path):
     kb = tmp_path / "late"
     assert rag("index", kb, documents, "--multi-vector").code == 0
-    assert "of hashing:128, 128 dimensions, float16" in rag("info", kb).out
+    assert "of hashing:128, 128 dimensions, int8" in rag("info", kb).out
     (documents / "sailing.md").write_text("# Sailing\n\nA halyard hoists a sail.\n", encoding="utf-8")
     assert rag("index", kb, documents, "--json").json["report"]["changed"] == 1
     (first, *_) = rag("search", kb, "halyard sailing", "--json").json["hits"]
@@ -325,7 +325,7 @@ def test_a_collection_without_token_vectors_is_told_so_and_upgraded(rag: RagComm
     assert done["token_vectors"]["missing"] == 0
     assert "1 of 1 segments" not in rag("upgrade", kb, "--multi-vector").out
     assert rag("search", kb, "rope", "--by", "maxsim").code == 0
-    assert rag("upgrade", kb, "--token-codec", "int8", "--json").json["token_vectors"]["codec"] == "int8"
+    assert rag("upgrade", kb, "--token-codec", "float16", "--json").json["token_vectors"]["codec"] == "float16"
     assert rag("index", kb, documents, "--multi-vector").code == 0
     done = rag("index", kb, documents, "--token-encoder", "hashing:64")
     assert done.code == 2

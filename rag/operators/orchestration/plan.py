@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,5 +37,5 @@ class Plan(Asking, name="orchestration.plan"):
         values = {"n": str(self.n), "known": known or "(nothing)", "question": query.text}
         same = query.text.strip().casefold()
         written = [s for s in self.ask_for_items(llm, values, cut="known", keep="tail") if s.casefold() != same]
-        steps = [replace(query, text=step, vector=None) for step in written[: self.n]]
+        steps = [query.with_text(step) for step in written[: self.n]]
         return [*steps, query] if self.with_original or not steps else steps

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from rag.operators.base import Operator
 from rag.operators.resources import Collection, check_one_collection
+from rag.operators.retrieval.embed_query import query_tokens
 from rag.types import Hits, Query
 
 __all__ = ["MaxSimRerank"]
@@ -32,7 +33,7 @@ class MaxSimRerank(Operator, name="post_retrieval.maxsim_rerank", waits=True):
     def run_batch(self, query: list[Query], hits: list[Hits], collection: Collection) -> list[Hits]:
         check_one_collection(hits, collection)
         judged = [h.top(self.depth) for h in hits]
-        tokens = collection.token_encoder.encode_queries([q.text for q in query])
+        tokens = query_tokens(query, collection)
         ids = np.full((len(judged), max(map(len, judged), default=0)), -1, np.int64)
         for row, own in zip(ids, judged, strict=True):
             row[: len(own)] = own.ids
@@ -49,3 +50,11 @@ class MaxSimRerank(Operator, name="post_retrieval.maxsim_rerank", waits=True):
     def limited(self, k: int) -> MaxSimRerank:
         """This, keeping no more than k."""
         return self.model_copy(update={"k": min(self.k, k)})
+
+    def embeds_query(self) -> bool:
+        """Whether it embeds the query; it does, by its tokens."""
+        return True
+
+    def embeds_tokens(self) -> bool:
+        """Whether it uses token vectors of the query; it does."""
+        return True

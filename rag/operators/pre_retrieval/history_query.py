@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,7 +35,7 @@ class HistoryQuery(Asking, name="pre_retrieval.history_query"):
             return query
         values = {"conversation": conversation(memory[-self.turns :]), "question": query.text}
         text = first_line(self.ask(llm, values, cut="conversation", keep="tail").text)
-        return replace(query, text=text, vector=None) if text else query
+        return query.with_text(text) if text else query
 
 
 def conversation(memory: Sequence[Message]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,7 +46,7 @@ class MultiQuery(Asking, name="pre_retrieval.multi_query"):
             own, others = vectors[at], vectors[at + 1 : at + 1 + len(lines)]
             at += 1 + len(lines)
             near = _cosines(others, own) >= self.similarity
-            kept = [replace(q, text=line, vector=None) for line, is_near in zip(lines, near, strict=True) if is_near]
+            kept = [q.with_text(line) for line, is_near in zip(lines, near, strict=True) if is_near]
             expanded.append([q, *kept])
         return expanded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,4 +47,4 @@ class Rewrite(Asking, name="pre_retrieval.rewrite"):
             known.append(f"Answer so far, which may be wrong or incomplete: {earlier.text.strip()}")
         values = {"question": query.text, "known": "\n\n".join(known)}
         text = first_line(self.ask(llm, values, cut="known", keep="tail").text)
-        return replace(query, text=text, vector=None) if text else query
+        return query.with_text(text) if text else query

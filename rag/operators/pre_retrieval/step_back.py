@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,4 +30,4 @@ class StepBack(Asking, name="pre_retrieval.step_back"):
         text = first_line(self.ask(llm, {"question": query.text}).text)
         if not text or text.casefold() == query.text.strip().casefold():
             return [query]
-        return [query, replace(query, text=text, vector=None)]
+        return [query, query.with_text(text)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,7 +33,7 @@ class SubQueries(Asking, name="pre_retrieval.sub_queries"):
     def run(self, query: Query, llm: ChatModel) -> list[Query]:
         lines = self.ask_for_items(llm, {"n": str(self.n), "question": query.text})
         same = query.text.strip().casefold()
-        parts = [replace(query, text=line, vector=None) for line in lines if line.casefold() != same][: self.n]
+        parts = [query.with_text(line) for line in lines if line.casefold() != same][: self.n]
         return [*parts, query] if self.with_original or not parts else parts
 
 

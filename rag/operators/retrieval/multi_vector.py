@@ -8,6 +8,7 @@ from rag.index.recommend import RECALL
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
 from rag.operators.retrieval.dense import query_vectors
+from rag.operators.retrieval.embed_query import query_tokens
 from rag.operators.retrieval.search import both_hold, filters_of
 from rag.types import Hits, Query
 
@@ -18,7 +19,7 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
     """Find the chunks whose tokens fit the query's best (late interaction).
 
     The chunks nearest by single vectors are scored exactly by MaxSim: the sum, over the query's tokens, of the largest
-    cosine with a token of the chunk. In a collection of up to a thousand chunks all of them are. Chunks without any
+    cosine with a token of the chunk. Where there are up to twice as many chunks, all are. Chunks without any
     token are not returned. Raises CollectionError when the collection holds no token vectors (`rag upgrade KB
     --multi-vector` adds them), ConfigError for a wrong filter. (Khattab and Zaharia 2020, arXiv:2004.12832.)
     """
@@ -41,10 +42,11 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
         return self.run_batch([query], collection)[0]
 
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
+        carried = any(q.vector is not None or q.tokens is not None for q in query)
         return collection.search_multi_vector(
-            [q.text for q in query],
+            query_tokens(query, collection) if carried else [q.text for q in query],
             self.k or max(len(collection), 1),
-            vectors=query_vectors(query, collection) if any(q.vector is not None for q in query) else None,
+            vectors=query_vectors(query, collection) if carried else None,
             filter=filters_of(query, self.filter),
             recall=self.recall,
             candidates=self.candidates,
@@ -66,3 +68,11 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
         if self.k is not None:
             return None
         return self.model_copy(update={"filter": both_hold(self.filter, expression)})
+
+    def embeds_query(self) -> bool:
+        """Whether it embeds the query; it does, by vector and tokens."""
+        return True
+
+    def embeds_tokens(self) -> bool:
+        """Whether it uses token vectors of the query; it does."""
+        return True
