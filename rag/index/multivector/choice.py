@@ -27,7 +27,7 @@ def suited_generator(store: TokenStore, rng: np.random.Generator) -> Generator:
 
     Runs of tokens of 64 documents are searched for among at most 2,000 others.
     """
-    ids = store.ids()
+    ids = store.ids
     chosen = rng.choice(ids, min(len(ids), _SAMPLE + _ASKED), replace=False)
     own, sample = chosen[:_ASKED], np.sort(chosen[_ASKED:])
     queries = stand_ins(*store.vectors(own), rng)

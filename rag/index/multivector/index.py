@@ -158,7 +158,7 @@ class MultiVectorIndex:
 
     def _decided(self) -> FirstStage:
         generator = suited_generator(self._store, np.random.default_rng(self._seed))
-        first, ids = FirstStage(self.dim, generator, links=self._links), self._store.ids()
+        first, ids = FirstStage(self.dim, generator, links=self._links), self._store.ids
         for start in range(0, len(ids), _BLOCK):
             some = ids[start : start + _BLOCK]
             first.index.add(some, first.vectors_of(*self._store.vectors(some), None, False, 0))
@@ -237,7 +237,7 @@ class MultiVectorIndex:
 
     def _measure_itself(self, first: FirstStage) -> None:
         rng = np.random.default_rng(self._seed)
-        ids = self._store.ids()
+        ids = self._store.ids
         most = _PRODUCTS // max(self._store.tokens * 16, 1)
         own = np.sort(rng.choice(ids, min(max(most, _QUERIES[0]), _QUERIES[1], len(ids) // 8), replace=False))
         tokens, offsets = stand_ins(*self._store.vectors(own), rng)

@@ -1,8 +1,8 @@
 """What residual codes learn from a sample of tokens: a rotation, centroids, and how far tokens lie from them.
 
 The centroids are those of k-means (ColBERTv2: Santhanam et al., NAACL 2022, section 3.3). The rotation is random, which
-spreads what is left of a token evenly over its components (RaBitQ: Gao and Long, SIGMOD 2024); `residual1` leaves out the
-16 directions in which tokens matter least, and keeps centroid and scale in their place.
+spreads what is left of a token evenly over its components (RaBitQ: Gao and Long, SIGMOD 2024); `residual1` leaves out
+the 16 directions in which tokens matter least, and keeps centroid and scale in their place.
 """
 
 from __future__ import annotations
