@@ -4,6 +4,7 @@
 // the product of the code with what is left is what that has with itself: scores are then without bias (RaBitQ: Gao and
 // Long, SIGMOD 2024), which keeps the order of the best tokens better than codes that point most nearly where the vectors do.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -53,52 +54,55 @@ class Unfolding {
 public:
     // `centroids` [n, components]; `spread`: the largest scale.
     Unfolding(const Layout& layout, const std::vector<float>& centroids, float spread)
-        : layout_(layout), levels_(levels(layout.bits)), n_(centroids.size() / layout.components),
+        : layout_(layout), n_(centroids.size() / layout.components),
           centroids_(n_ * layout.width + 2 * kLine) {
+        const auto [positive, gain] = levels(layout.bits);
         float largest = 1e-30f;
         for (const float x : centroids) largest = std::max(largest, std::abs(x));
-        const float inverse = 127 / (largest + spread * levels_.gain * levels_.positive.back());
+        const float inverse = 127 / (largest + spread * gain * positive.back());
         for (size_t c = 0; c < n_; ++c)
             for (size_t i = 0; i < layout.components; ++i)
                 centroids_[c * layout.width + i] = rounded(centroids[c * layout.components + i] * inverse);
-        unit_ = spread * levels_.gain * inverse / 255;
         step_ = 1 / inverse;
+        for (size_t scale = 0; scale < tables_.size(); ++scale)
+            for (size_t l = 0, half = positive.size(); l < half; ++l) {
+                const float x = spread * gain * inverse * static_cast<float>(scale) / 255 * positive[l];
+                tables_[scale][half + l] = rounded(x);
+                tables_[scale][half - 1 - l] = rounded(-x);
+            }
     }
 
-    // Bytes [n, width] of so many rows. Room for a line more.
+    // Bytes [n, width] of so many rows; anything beyond the components, where queries are zero. Room for a line more.
     void operator()(const std::byte* const* rows, size_t n, std::byte* bytes) const {
+        // Copied, since kernels read beyond them; all of them first, or else each load would wait for stores to end.
         thread_local std::vector<std::byte> codes;
-        codes.resize(layout_.codes + kLine);
+        const size_t stride = round_up(layout_.codes, kLine);
+        codes.resize(n * stride);
+        for (size_t r = 0; r < n; ++r) std::memcpy(codes.data() + r * stride, rows[r] + layout_.id + 1, layout_.codes);
         for (size_t r = 0; r < n; ++r) {
-            size_t centroid = 0;
-            std::memcpy(&centroid, rows[r], layout_.id);
-            centroid = std::min(centroid, n_ - 1);  // it is less, but in a forged file
-            std::byte table[16] = {};
-            const float scale = unit_ * static_cast<float>(std::to_integer<int>(rows[r][layout_.id]));
-            const std::vector<float>& positive = levels_.positive;
-            const size_t half = positive.size();
-            for (size_t l = 0; l < half; ++l) {
-                table[half + l] = rounded(scale * positive[l]);
-                table[half - 1 - l] = rounded(-scale * positive[l]);
-            }
-            std::memcpy(codes.data(), rows[r] + layout_.id + 1, layout_.codes);
-            kernels().unfold[layout_.kernel()](codes.data(), layout_.codes, table,
-                                               centroids_.data() + centroid * layout_.width, layout_.components,
-                                               layout_.width, bytes + r * layout_.width);
+            const auto& table = tables_[std::to_integer<size_t>(rows[r][layout_.id])];
+            kernels().unfold[layout_.kernel()](codes.data() + r * stride, layout_.codes, table.data(),
+                                               centroids_.data() + centroid(rows[r]) * layout_.width,
+                                               bytes + r * layout_.width);
         }
     }
     float step() const { return step_; }  // what a byte more is
 
 private:
+    size_t centroid(const std::byte* row) const {
+        size_t number = 0;
+        std::memcpy(&number, row, layout_.id);
+        return std::min(number, n_ - 1);  // it is less, but in a forged file
+    }
     static std::byte rounded(float x) {
         return static_cast<std::byte>(static_cast<int8_t>(std::clamp(std::round(x), -127.0f, 127.0f)));
     }
 
     Layout layout_;
-    Levels levels_;
     size_t n_;
     std::vector<std::byte> centroids_;  // signed
-    float unit_, step_;
+    std::array<std::array<std::byte, 16>, 256> tables_{};  // by scale: what is added for each code
+    float step_;
 };
 
 class ResidualQueries : public Queries {

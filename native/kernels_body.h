@@ -296,16 +296,16 @@ void unpack(const std::byte* row, size_t lines, std::byte* codes) {
 template <int Bits, int Field>
 inline void unfold_fields(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base,
                           std::byte* bytes) {
-    for (size_t b = 0; b < n; b += 4 * V::lanes)
-        V::store_codes(bytes + b, V::looked_up(table, V::template field<Field * Bits, Bits>(V::load_raw(codes + b)), base + b));
+    for (size_t b = 0; b < n; b += 4 * V::lanes) {
+        const auto codes_here = V::template field<Field * Bits, Bits>(V::load_raw(codes + b));
+        V::store_codes(bytes + b, V::looked_up(table, codes_here, base + b));
+    }
     if constexpr ((Field + 1) * Bits < 8) unfold_fields<Bits, Field + 1>(codes, n, table, base + n, bytes + n);
 }
 
 template <int Bits>
-void unfold(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base, size_t components,
-            size_t width, std::byte* bytes) {
+void unfold(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base, std::byte* bytes) {
     unfold_fields<Bits, 0>(codes, n, table, base, bytes);
-    __builtin_memset(bytes + components, 128, width - components);
 }
 
 template <bool Twelve, bool Far, int R>

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rag.collection import Collection
+from rag.encoders.multivector import HashingTokenEncoder
 from rag.errors import CollectionError, ConfigError, InputError, NotFoundError
+from rag.operators import Flow
 from rag.operators.post_retrieval import MaxSimRerank, Top
-from rag.operators.retrieval import BM25, Dense, MultiVector
+from rag.operators.retrieval import BM25, Dense, EmbedQuery, Fuse, MultiVector
 from rag.pipelines import Pipeline
 from rag.types import Chunk, Document, Hits, Query
 
@@ -116,6 +119,47 @@ def test_what_a_pipeline_asks_for_less_of_is_the_same(
         expected = flow.run(Query(text), kb).top(3)
         assert Pipeline(flow >> Top(k=3), collection=kb).run(text).hits == expected
         assert flow.limited(3).run(Query(text), kb).top(3) == expected
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        (Dense(k=20) | BM25(k=20)) >> Fuse() >> MaxSimRerank(k=5),
+        (Dense(k=20) | MultiVector(k=20, candidates=20)) >> Fuse(k=5),
+    ],
+)
+def test_a_query_is_encoded_once_for_vector_and_tokens(kb: Collection, monkeypatch: pytest.MonkeyPatch, flow: Flow):
+    calls = []
+
+    def counted(self: HashingTokenEncoder, texts: list[str]) -> object:
+        calls.append(len(texts))
+        return self.single.encode_queries(texts), self.encode_queries(texts)
+
+    plain = [Pipeline(flow, collection=kb, rewrite=False).run(text).hits for text in QUERIES]
+    monkeypatch.setattr(HashingTokenEncoder, "encode_queries_both", counted)
+    shared = Pipeline(flow, collection=kb)
+    assert [state.hits for state in shared.run_batch(QUERIES)] == plain
+    assert calls == [len(QUERIES)]
+    assert [shared.run(text).hits for text in QUERIES] == plain
+
+
+def test_what_a_query_carries_is_used_and_not_carried_to_another_text(kb: Collection):
+    plain = Query(QUERIES[0])
+    carrying = EmbedQuery(tokens=True).run(plain, kb)
+    assert carrying.vector is not None
+    assert carrying.tokens is not None
+    assert len(carrying.tokens) == 2
+    lying = replace(carrying, text=QUERIES[1])
+    for operator in (MultiVector(k=5), MultiVector(k=5, candidates=5)):
+        assert operator.run(lying, kb) == operator.run(plain, kb)
+        assert operator.run_batch([lying, Query(QUERIES[1])], kb)[1] == operator.run(Query(QUERIES[1]), kb)
+    honest = carrying.with_text(QUERIES[1])
+    assert (honest.text, honest.vector, honest.tokens) == (QUERIES[1], None, None)
+    assert EmbedQuery().run(plain, kb).tokens is None
+
+
+def test_embedding_tokens_where_there_are_none_leaves_them_out(plain: Collection):
+    assert EmbedQuery(tokens=True).run(Query("winter"), plain).tokens is None
 
 
 def test_errors_say_what_to_do(kb: Collection, plain: Collection):
