@@ -1,0 +1,285 @@
+"""Late interaction: quality, candidate generators, speed and bytes on real collections.
+
+python benchmarks/multivector.py                     scifact, squad_train_sample, cranfield and wordnet_glosses
+python benchmarks/multivector.py --data cranfield    some of them
+python benchmarks/multivector.py --quick             500 documents and 50 questions; writes nothing
+
+Tokens are the last hidden states of the default encoder, which was not trained for late interaction; all contenders
+rank by the same. Exact means MaxSim against every document. `recall` is that of the exact ten best. Speeds are by CPU
+time on one thread and by wall time on two, medians of passes in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from index import default_cache
+from mv_data import Collection, Ids, collection
+from threadpoolctl import threadpool_limits
+
+from rag.index.multivector import FixedDimensionalEncoding, MultiVectorIndex, TokenStore
+from rag.index.scan import ScanIndex
+
+NAMES = ("scifact", "squad_train_sample", "cranfield", "wordnet_glosses")
+BUDGETS = (100, 300, 1000)
+RANKED = 200  # candidates that are ranked by MaxSim where quality is compared
+K = 10
+CODECS = ("float16", "int8", "residual1")
+ENCODINGS = {
+    "FDE 4/8/20": (4, 8, True),
+    "FDE 4/16/20": (4, 16, True),
+    "FDE 5/16/20": (5, 16, True),
+    "FDE 5/16/20, no fill": (5, 16, False),
+}
+
+
+@dataclass
+class Study:
+    """What was found on one collection: tables for the page, and rows."""
+
+    lines: list[str]
+    rows: list[harness.Row]
+    ndcg: dict[str, float]
+    speeds: dict[str, tuple[float, float]]
+    """By contender: recall@10 and queries a CPU second."""
+
+
+def stores(data: Collection, codecs: Sequence[str]) -> dict[str, TokenStore]:
+    """The documents' tokens in each codec."""
+    held = {}
+    for codec in codecs:
+        held[codec] = TokenStore(data.documents.tokens.shape[1], codec)  # type: ignore[arg-type]
+        held[codec].add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets)
+    return held
+
+
+def share(found: Ids, truth: Ids) -> float:
+    """Of the true best, how many were found."""
+    met = sum(len(np.intersect1d(one[one >= 0], best[best >= 0])) for one, best in zip(found, truth, strict=True))
+    return met / max(int((truth >= 0).sum()), 1)
+
+
+def interleaved(first: Ids, second: Ids, count: int) -> Ids:
+    """Two rankings in turns, without what came before, -1 at the end where there is too little."""
+    merged = np.full((len(first), count), -1, np.int64)
+    width = min(first.shape[1], second.shape[1], count)
+    for row, pair in enumerate(zip(first[:, :width], second[:, :width], strict=True)):
+        both = np.stack(pair, axis=1).ravel()
+        both = both[both >= 0]
+        unique = both[np.sort(np.unique(both, return_index=True)[1])][:count]
+        merged[row, : len(unique)] = unique
+    return merged
+
+
+def generators(data: Collection) -> Iterator[tuple[str, int, Callable[[int], Ids]]]:
+    """Name, numbers a document, and what gives so many candidates for each question."""
+    most = max(BUDGETS)
+    words, near = data.bm25(most), data.dense(most)
+    yield "BM25", 0, lambda w: words[:, :w]
+    yield "single vector", data.documents.vectors.shape[1], lambda w: near[:, :w]
+    yield "BM25 and single vector in turns", 0, lambda w: interleaved(words, near, w)
+    for name, (k_sim, d_proj, fill) in ENCODINGS.items():
+        encoding = FixedDimensionalEncoding(data.documents.tokens.shape[1], k_sim, d_proj, fill_empty=fill)
+        yield name, encoding.size, nearest(data, encoding, most)
+
+
+def nearest(data: Collection, encoding: FixedDimensionalEncoding, most: int) -> Callable[[int], Ids]:
+    """Candidates by encodings, in half precision."""
+    index = ScanIndex(encoding.size, "ip", "float16")
+    for first in range(0, len(data.texts), 2000):
+        some = np.arange(first, min(first + 2000, len(data.texts)))
+        part = data.documents.take(some)
+        index.add(some, encoding.encode_documents(part.tokens, part.offsets))
+    found = index.search(encoding.encode_queries(data.queries.tokens, data.queries.offsets), most).ids
+    return lambda w: found[:, :w]
+
+
+def quality(data: Collection, store: TokenStore, truth: Ids) -> tuple[list[str], dict[str, float]]:
+    """nDCG@10 of each way to rank, and how good candidate generators are at equal budgets."""
+    queries = data.queries.tokens, data.queries.offsets
+    ndcg = {
+        "BM25": data.ndcg(data.bm25(K)),
+        "single vector": data.ndcg(data.dense(K)),
+        "exact MaxSim": data.ndcg(truth),
+    }
+    lines = [
+        "| candidates | numbers a document | "
+        + " | ".join(f"recall of {w}" for w in BUDGETS)
+        + f" | nDCG@10, {RANKED} |",
+        "|---|---|" + "---|" * (len(BUDGETS) + 1),
+    ]
+    for name, numbers, candidates in generators(data):
+        ranked = store.maxsim(*queries, K, candidates=np.ascontiguousarray(candidates(RANKED))).ids
+        ndcg[f"{name} + MaxSim"] = data.ndcg(ranked)
+        found = [f"{share(candidates(w), truth):.3f}" for w in BUDGETS]
+        lines.append(f"| {name} | {numbers or ''} | {' | '.join(found)} | {ndcg[f'{name} + MaxSim']:.4f} |")
+    return lines, ndcg
+
+
+def brute_force(data: Collection) -> Callable[[np.ndarray[Any, Any], Ids], Ids]:
+    """MaxSim of NumPy: one product with all tokens, and the largest of each document."""
+    tokens, starts = data.documents.tokens, data.documents.offsets[:-1]
+
+    def search(queries: Any, offsets: Ids) -> Ids:
+        found = []
+        for begin, end in pairwise(offsets.tolist()):
+            best = np.maximum.reduceat(queries[begin:end] @ tokens.T, starts, axis=1).sum(0)
+            top = np.argpartition(-best, K)[:K]
+            found.append(top[np.argsort(-best[top])])
+        return np.array(found)
+
+    return search
+
+
+def contenders(
+    data: Collection, held: dict[str, TokenStore], threads: int
+) -> dict[str, tuple[bool, Callable[[Any, Any, Any], Ids]]]:
+    """By name: whether it is ours, and its search of (tokens, offsets, vectors)."""
+    found: dict[str, tuple[bool, Callable[[Any, Any, Any], Ids]]] = {}
+    for codec, store in held.items():
+        found[f"all documents, {codec}"] = (
+            True,
+            lambda t, o, v, store=store: store.maxsim(t, o, K, threads=threads).ids,
+        )
+    size = data.documents.vectors.shape[1]
+    for codec in held:
+        index = MultiVectorIndex(data.documents.tokens.shape[1], "given", vector_dim=size, tokens=codec)  # type: ignore[arg-type]
+        index.add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets, data.documents.vectors)
+        found[f"candidates by the single vector, {codec}"] = (
+            True,
+            lambda t, o, v, index=index: index.search(t, o, K, vectors=v, recall=0.99, threads=threads).ids,
+        )
+    index = MultiVectorIndex(data.documents.tokens.shape[1], "fde")
+    index.add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets)
+    found["candidates by FDE in pq, float16"] = (
+        True,
+        lambda t, o, v, index=index: index.search(t, o, K, recall=0.99, threads=threads).ids,
+    )
+    numpy = brute_force(data)
+    found["NumPy, all documents"] = False, lambda t, o, v: numpy(t, o)
+    return found
+
+
+def speed(
+    data: Collection, held: dict[str, TokenStore], truth: Ids, threads: int, passes: int, count: int
+) -> dict[str, tuple[bool, float, float]]:
+    """By contender: whether it is ours, recall@10, and queries a second, one question a call."""
+    some = data.queries.take(np.arange(min(count, len(data.questions))))
+    asked = [some.take(np.array([row])) for row in range(len(some.offsets) - 1)]
+    result: dict[str, tuple[bool, float, float]] = {}
+    seconds: dict[str, list[float]] = {}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    with threadpool_limits(threads):
+        searches = contenders(data, held, threads)
+        for _ in range(passes):
+            for name, (ours, search) in searches.items():
+                few = asked if ours else asked[: max(len(asked) // 5, 1)]
+                start = clock()
+                found = np.concatenate([search(q.tokens, q.offsets, q.vectors) for q in few])
+                seconds.setdefault(name, []).append((clock() - start) / len(few))
+                result[name] = ours, share(found, truth[: len(few)]), 0.0
+    return {name: (ours, recall, 1 / float(np.median(seconds[name]))) for name, (ours, recall, _) in result.items()}
+
+
+def study(data: Collection, threads: Sequence[int], passes: int, count: int) -> Study:
+    held = stores(data, CODECS)
+    tokens = len(data.documents.tokens)
+    truth = held["float16"].maxsim(data.queries.tokens, data.queries.offsets, K).ids
+    lines, ndcg = quality(data, held["float16"], truth)
+    head = f"{len(data.texts):,} documents, {tokens:,} tokens x {data.documents.tokens.shape[1]}, "
+    head += f"{len(data.questions):,} questions of {len(data.queries.tokens) / len(data.questions):.1f} tokens"
+    lines = [f"## {data.name}", "", f"{head}.", "", *lines, ""]
+    lines += [
+        "| way to rank | nDCG@10 |",
+        "|---|---|",
+        *(f"| {way} | {value:.4f} |" for way, value in ndcg.items()),
+        "",
+    ]
+    near = np.ascontiguousarray(data.dense(RANKED))
+    lines += [f"| tokens as | bytes a token | nDCG@10, exact | single vector {RANKED} + MaxSim |", "|---|---|---|---|"]
+    rows: list[harness.Row] = []
+    for codec, store in held.items():
+        kept = sum(store.stats().bytes.values()) / tokens
+        queries = data.queries.tokens, data.queries.offsets
+        exact = data.ndcg(store.maxsim(*queries, K).ids)
+        ranked = data.ndcg(store.maxsim(*queries, K, candidates=near).ids)
+        lines.append(f"| {codec} | {kept:.1f} | {exact:.4f} | {ranked:.4f} |")
+        float32 = ("float32 tokens", "modular-rag")
+        size = data.documents.tokens.shape[1] * 4
+        rows.append(
+            harness.compare(f"{data.name}, {codec}", "bytes", "bytes a token", kept, float32, size, 1, more=False)
+        )
+    for way, value in ndcg.items():
+        if "MaxSim" in way:
+            single = ("single vector", "modular-rag")
+            rows.append(harness.compare(f"{data.name}, {way}", "ndcg@10", "", value, single, ndcg["single vector"], 1))
+    lines += ["", "| search, one question a call | threads | recall@10 | queries/s |", "|---|---|---|---|"]
+    speeds = {}
+    for width in threads:
+        rates = speed(data, held, truth, width, passes, count)
+        _, _, slow = rates["NumPy, all documents"]
+        for name, (mine, recall, qps) in rates.items():
+            lines.append(f"| {name} | {width} | {recall:.4f} | {qps:,.1f} |")
+            if mine:
+                peer = ("NumPy, all documents", np.__version__)
+                where = f"{data.name}, {name}, recall {recall:.3f}"
+                rows.append(harness.compare(where, "qps", "q/s", qps, peer, slow, width))
+            if width == 1:
+                speeds[name] = recall, qps
+    return Study([*lines, ""], rows, ndcg, speeds)
+
+
+def draw(figure: Any, studies: dict[str, Study]) -> None:
+    """A panel a collection: recall of the exact ten best over queries a CPU second."""
+    for axes, (name, found) in zip(np.atleast_1d(figure.subplots(1, len(studies))), studies.items(), strict=True):
+        for place, (way, (recall, qps)) in enumerate(found.speeds.items()):
+            axes.plot([qps], [recall], "o", color=f"C{place}", label=way)
+        axes.set(xscale="log", xlabel="queries / CPU second", ylabel="recall@10 of exact MaxSim", title=name)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="500 documents, 50 questions, one pass; writes nothing")
+    parser.add_argument("--data", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=1000, help="at most")
+    parser.add_argument("--timed", type=int, default=50, help="questions that speeds are measured with")
+    parser.add_argument("--cache", type=Path, default=default_cache() / "multivector", help="folder of encoded texts")
+    options = parser.parse_args()
+    studies = {}
+    with ExitStack() as stack:
+        if options.quick:
+            options.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            options.data, options.passes, options.questions = ["cranfield"], 1, 50
+        for name in options.data:
+            data = collection(name, options.cache, options.questions, 500 if options.quick else None)
+            studies[name] = study(data, options.threads, options.passes, options.timed)
+            print("\n".join(studies[name].lines), flush=True)
+    if options.quick:
+        return
+    notes = [
+        "Tokens: last hidden states of all-MiniLM-L6-v2, 384 numbers, of unit length. `recall` is that of the ten best",
+        "by exact MaxSim. One thread by CPU time, two by wall time; medians of "
+        f"{options.passes} passes. {harness.machine()}.",
+        "",
+        *(line for found in studies.values() for line in found.lines),
+    ]
+    rows = [row for found in studies.values() for row in found.rows]
+    harness.write("multivector", "Late interaction", notes, rows, lambda figure: draw(figure, studies))
+
+
+if __name__ == "__main__":
+    main()
