@@ -30,8 +30,8 @@ TokenCodec: TypeAlias = Literal["float32", "float16", "int8", "residual4", "resi
 
 - float32 (512 / 1536), float16 (256 / 768): as they are.
 - int8 (136 / 392): a byte a number, with a scale for each token.
-- residual4 (66 / 194), residual2 (34 / 98), residual1 (16 / 48): which of 256 learned centroids is nearest, and 4, 2 or 1
-  bits for each number of what is left of it after a random rotation (ColBERTv2: Santhanam et al., NAACL 2022; RaBitQ:
+- residual4 (66 / 194), residual2 (34 / 98), residual1 (16 / 48): which of 256 learned centroids is nearest, and 4, 2 or
+  1 bits for each number of what is left of it after a random rotation (ColBERTv2: Santhanam et al., NAACL 2022; RaBitQ:
   Gao and Long, SIGMOD 2024). residual1 leaves out the 16 directions that matter least."""
 
 TOKEN_CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
@@ -175,9 +175,9 @@ class TokenStore:
         """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first.
 
         A score is the sum, over the tokens of a query (`tokens` float32[q, dim], `offsets` int64[m + 1]), of the best
-        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). All documents are scored,
-        or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over), and of these
-        only such as pass the `filter` (sorted unique ids).
+        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). Scored are all
+        documents, or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over),
+        and of these only such as pass the `filter` (sorted unique ids). Ties go to the smaller id.
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
         Raises InputError for NaN or infinity, a wrong dimension, offsets that do not fit, a query without tokens, and
         DamagedFileError when the file it was opened from is damaged: the first search checks what `open` did not.
