@@ -234,7 +234,8 @@ private:
 
     // `vector` becomes what is left of it.
     void encode(float* vector, size_t centroid, std::byte* code) const {
-        double squares = 0;
+        double squares = 0, kept = 0;
+        for (size_t i = 0; i < reduced_; ++i) kept += static_cast<double>(vector[i]) * vector[i];
         for (size_t i = 0; i < reduced_; ++i) {
             vector[i] -= centroids_[centroid * reduced_ + i];
             squares += static_cast<double>(vector[i]) * vector[i];
@@ -255,7 +256,9 @@ private:
             codes[i % layout_.codes] |= static_cast<std::byte>(number << (i / layout_.codes * layout_.bits));
             along += static_cast<double>(x) * positive[level];
         }
-        const double fit = along > 0 && spread_ > 0 ? squares / along / levels_.gain / spread_ * 255 : 0;
+        // What directions that are left out held of the unit vector is made up for by the others.
+        const double whole = squares + std::max(1 - kept, 0.0);
+        const double fit = along > 0 && spread_ > 0 ? whole / along / levels_.gain / spread_ * 255 : 0;
         code[layout_.id] = static_cast<std::byte>(std::lround(std::min(fit, 255.0)));
     }
 

@@ -19,6 +19,7 @@ MOST_ROWS = 65_536
 _LEFT_OUT = {"residual1": 16}  # directions
 _ROUNDS = 8
 _ROOM = 1.25  # for tokens that lie farther from their centroid than any of the sample
+_FEW = 4096
 _RUN = 8192
 _SEED = 20240101
 
@@ -57,9 +58,9 @@ def learn_tokens(codec: str, tokens: NDArray[np.float32]) -> LearnedTokens:
     centroids = _k_means(turned, int(np.clip(len(turned) // 32, 1, CENTROIDS)), rng)
     left = np.concatenate([part - centroids[_nearest(part, centroids)] for part in _parts(turned)])
     spread = _ROOM * float(np.sqrt(np.square(left).mean(1).max()))
-    # One token says nothing about those to come: they are no farther apart than unit vectors are.
-    least = 0.5 / np.sqrt(dim)
-    return LearnedTokens(np.ascontiguousarray(base, np.float32), centroids, float(np.float32(max(spread, least))))
+    if len(sample) < _FEW:  # they say little about those to come, which may lie at a right angle to all of them
+        spread = max(spread, np.sqrt(2 / len(base)))
+    return LearnedTokens(np.ascontiguousarray(base, np.float32), centroids, float(np.float32(spread)))
 
 
 def _k_means(rows: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -185,9 +185,9 @@ class TokenStore:
         """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first.
 
         A score is the sum, over the tokens of a query (`tokens` float32[q, dim], `offsets` int64[m + 1]), of the best
-        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). All documents are
-        scored, or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over), and
-        of these only such as pass the `filter` (sorted unique ids).
+        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). Scored are all
+        documents, or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over),
+        and of these only such as pass the `filter` (sorted unique ids). Ties go to the smaller id.
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
         Raises InputError for NaN or infinity, a wrong dimension, offsets that do not fit, a query without tokens, and
         DamagedFileError when the file it was opened from is damaged: the first search checks what `open` did not.
