@@ -40,13 +40,14 @@ Levels levels(int bits) {
 struct Layout {
     Layout(int bits_, size_t components_, size_t centroids)
         : bits(bits_), components(components_), id(centroids == 1 ? 0 : centroids <= 256 ? 1 : 2),
-          codes((components * bits + 7) / 8), width(round_up(components, kLine)) {}
+          lines((components + kLine - 1) / kLine), width(lines * kLine),
+          codes((components * bits + 7) / 8) {}
 
     size_t bytes() const { return id + 1 + codes; }
     size_t kernel() const { return bits / 2; }
 
     int bits;
-    size_t components, id, codes, width;
+    size_t components, id, lines, width, codes;
 };
 
 // What codes stand for, in bytes.
@@ -55,7 +56,7 @@ public:
     // `centroids` [n, components]; `spread`: the largest scale.
     Unfolding(const Layout& layout, const std::vector<float>& centroids, float spread)
         : layout_(layout), n_(centroids.size() / layout.components),
-          centroids_(n_ * layout.width + 2 * kLine) {
+          centroids_(n_ * layout.width) {
         const auto [positive, gain] = levels(layout.bits);
         float largest = 1e-30f;
         for (const float x : centroids) largest = std::max(largest, std::abs(x));
@@ -72,16 +73,16 @@ public:
             }
     }
 
-    // Bytes [n, width] of so many rows; anything beyond the components, where queries are zero. Room for a line more.
+    // Bytes [n, width] of so many rows; anything beyond the components, where queries are zero.
     void operator()(const std::byte* const* rows, size_t n, std::byte* bytes) const {
         // Copied, since kernels read beyond them; all of them first, or else each load would wait for stores to end.
         thread_local std::vector<std::byte> codes;
-        const size_t stride = round_up(layout_.codes, kLine);
+        const size_t stride = layout_.lines * 8 * layout_.bits;
         codes.resize(n * stride);
         for (size_t r = 0; r < n; ++r) std::memcpy(codes.data() + r * stride, rows[r] + layout_.id + 1, layout_.codes);
         for (size_t r = 0; r < n; ++r) {
             const auto& table = tables_[std::to_integer<size_t>(rows[r][layout_.id])];
-            kernels().unfold[layout_.kernel()](codes.data() + r * stride, layout_.codes, table.data(),
+            kernels().unfold[layout_.kernel()](codes.data() + r * stride, layout_.lines, table.data(),
                                                centroids_.data() + centroid(rows[r]) * layout_.width,
                                                bytes + r * layout_.width);
         }
@@ -142,7 +143,7 @@ private:
     void unfolded(const Block& block, Score score) const {
         thread_local std::vector<std::byte> bytes;
         const size_t tile = kernels().tile_rows;
-        bytes.resize(tile * layout_.width + kLine);
+        bytes.resize(tile * layout_.width);
         float factors[3 * kMaxTile] = {};
         for (size_t r = 0; r < kMaxTile; ++r) factors[3 * r] = 1;
         const std::byte* rows[2 * kMaxTile];  // kernels may ask for rows that follow
@@ -205,7 +206,7 @@ public:
     }
 
     void decode(const std::byte* code, const float*, float* vector) const override {
-        std::vector<std::byte> bytes(layout_.width + kLine);
+        std::vector<std::byte> bytes(layout_.width);
         unfolding_(&code, 1, bytes.data());
         std::fill_n(vector, dim_, 0.0f);
         for (size_t r = 0; r < reduced_; ++r) {
@@ -253,7 +254,8 @@ private:
             size_t level = 0;
             while (level + 1 < half && x * inverse > (positive[level] + positive[level + 1]) / 2) ++level;
             const size_t number = vector[i] > 0 ? half + level : half - 1 - level;
-            codes[i % layout_.codes] |= static_cast<std::byte>(number << (i / layout_.codes * layout_.bits));
+            const size_t bit = i * layout_.bits;
+            codes[bit / 8] |= static_cast<std::byte>(number << bit % 8);
             along += static_cast<double>(x) * positive[level];
         }
         // What directions that are left out held of the unit vector is made up for by the others.

@@ -102,10 +102,10 @@ struct Kernels {
     void (*dot_packed_run[4])(const std::byte* first, size_t n, const PackedQuery& query, float* out);
     // The codes of a row, one a byte, and up to 64 bytes of anything after them.
     void (*unpack[4])(const std::byte* row, size_t lines, std::byte* codes);
-    // The bytes (128 stands for zero) that a residual code stands for, by bits: 1, 2, 4. Its n bytes, and up to 64 bytes of
-    // anything after them, hold 8 / bits fields each, the lowest bits first; component f * n + i, in field f of byte i,
-    // is table[its code] + base[f * n + i], all signed. Up to 64 bytes after them are read of `base`, and overwritten.
-    void (*unfold[3])(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base, std::byte* bytes);
+    // The bytes (128 stands for zero) that residual codes stand for, by bits: 1, 2, 4. Codes lie one after the other, the
+    // first in the lowest bits, and come in lines of 64; a component is table[its code] + base[component], both signed.
+    void (*unfold[3])(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base,
+                      std::byte* bytes);
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
 

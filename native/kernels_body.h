@@ -293,19 +293,17 @@ void unpack(const std::byte* row, size_t lines, std::byte* codes) {
         codes = unpack_fields<Bits, 0>(row, line < lines ? kCacheLine : kCacheLine - kPackedTail, codes);
 }
 
-template <int Bits, int Field>
-inline void unfold_fields(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base,
-                          std::byte* bytes) {
-    for (size_t b = 0; b < n; b += 4 * V::lanes) {
-        const auto codes_here = V::template field<Field * Bits, Bits>(V::load_raw(codes + b));
-        V::store_codes(bytes + b, V::looked_up(table, codes_here, base + b));
-    }
-    if constexpr ((Field + 1) * Bits < 8) unfold_fields<Bits, Field + 1>(codes, n, table, base + n, bytes + n);
+template <int Bits, int Part>
+inline void unfold_line(const std::byte* codes, const std::byte* table, const std::byte* base, std::byte* bytes) {
+    constexpr size_t at = Part * 4 * V::lanes;
+    V::store_codes(bytes + at, V::looked_up(table, V::template spread<Bits, Part>(codes), base + at));
+    if constexpr ((Part + 1) * 4 * V::lanes < kCacheLine) unfold_line<Bits, Part + 1>(codes, table, base, bytes);
 }
 
 template <int Bits>
-void unfold(const std::byte* codes, size_t n, const std::byte* table, const std::byte* base, std::byte* bytes) {
-    unfold_fields<Bits, 0>(codes, n, table, base, bytes);
+void unfold(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base, std::byte* bytes) {
+    for (; lines; --lines, codes += 8 * Bits, base += kCacheLine, bytes += kCacheLine)
+        unfold_line<Bits, 0>(codes, table, base, bytes);
 }
 
 template <bool Twelve, bool Far, int R>

@@ -98,6 +98,16 @@ struct V {
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(codes.at[b] >> Shift & ((1 << Bits) - 1));
         return row;
     }
+    // Codes one after the other to one a byte: part number so and so of a line of 64.
+    template <int Bits, int Part>
+    static inline bytes spread(const std::byte* p) {
+        bytes row;
+        for (int b = 0; b < 16; ++b) {
+            const int at = (16 * Part + b) * Bits;
+            row.at[b] = int8_t(int(p[at / 8]) >> (at % 8) & ((1 << Bits) - 1));
+        }
+        return row;
+    }
     // table[code] + base, as bytes of which 128 stands for zero.
     static inline bytes looked_up(const std::byte* table, const bytes& codes, const std::byte* base) {
         bytes result;

@@ -239,6 +239,17 @@ void check_making(const Kernels& own) {
     own.nearest_centroids(x.data(), 8, a.size(), book.data(), a.data(), 1);
     kernels_portable().nearest_centroids(x.data(), 8, b.size(), book.data(), b.data(), 1);
     if (a != b) std::printf("nearest_centroids: others\n"), ++failures;
+    for (size_t bits = 0; bits < 3; ++bits) {
+        const Bytes codes = bytes(kDim / 8 << bits), table = bytes(16), base = bytes(kDim);
+        const auto unfolded = [&](const Kernels& k) {
+            Bytes out(kDim);
+            k.unfold[bits](codes.data(), kDim / 64, table.data(), base.data(), out.data());
+            return out;
+        };
+        if (unfolded(own) != unfolded(kernels_portable())) std::printf("unfold: others\n"), ++failures;
+    }
+    const Floats scores = numbers(37 * kDim);
+    compare("maxima", own, kDim, 0, [&](auto& k, float* o) { k.maxima(scores.data(), 37, kDim, kDim, o); });
 }
 
 void check(const char* name, const Kernels& own) {

@@ -81,8 +81,7 @@ def _k_means(rows: NDArray[np.float32], count: int, rng: np.random.Generator) ->
 
 
 def _nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-    nearest: NDArray[np.int64] = np.argmax(rows @ centroids.T - np.square(centroids).sum(1) / 2, axis=1)
-    return nearest
+    return np.asarray(np.argmax(rows @ centroids.T - np.square(centroids).sum(1) / 2, axis=1), np.int64)
 
 
 def _parts(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
