@@ -166,13 +166,11 @@ void bind_tokens(nb::module_& m) {
     nb::class_<TokenStore>(m, "TokenStore")
         .def(
             "__init__",
-            [](TokenStore* self, size_t dim, const std::string& codec, const std::optional<FloatVector>& mean,
-               const std::optional<FloatMatrix>& base, const std::optional<FloatMatrix>& query,
-               const std::optional<FloatCube>& centroids) {
-                new (self) TokenStore(dim, codec, learned(dim, mean, base, query, centroids));
+            [](TokenStore* self, size_t dim, const std::string& codec, const std::optional<FloatMatrix>& base,
+               const std::optional<FloatMatrix>& centroids, float spread) {
+                new (self) TokenStore(dim, codec, residual(dim, base, centroids, spread));
             },
-            "dim"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none(),
-            "centroids"_a = nb::none())
+            "dim"_a, "codec"_a, "base"_a = nb::none(), "centroids"_a = nb::none(), "spread"_a = 0.0f)
         .def_prop_ro("dim", &TokenStore::dim)
         .def_prop_ro("documents", counted<&TokenStore::documents>)
         .def_prop_ro("rows", counted<&TokenStore::rows>)

@@ -28,12 +28,12 @@ public:
     }
 
     // As Queries::panel, for rows of bytes and three factors each.
-    void score(size_t first, size_t vectors, const Block& block, float* out, size_t ld) const {
+    void score(size_t first, size_t vectors, const Block& block, float* out, size_t ld, Ahead ahead) const {
         const size_t query = first * kernels_.lanes;
         const BytePanel panel{codes_.data() + query * quads_ * 4, sums_.data() + query, factors_.data() + query,
                               constants_.data() + query, zero_};
         kernels_.panel_bytes[small_](block.rows, block.factors, round_up(block.n, kernels_.tile_rows), panel, vectors,
-                                     quads_, out, ld);
+                                     quads_, out, ld, ahead);
     }
 
 private:

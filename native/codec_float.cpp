@@ -25,21 +25,20 @@ public:
     }
 
     void panel(size_t first, size_t vectors, const Block& block, float* out, size_t ld) const override {
-        const size_t n = round_up(block.n, kernels_.tile_rows);
+        const size_t n = round_up(block.n, kernels_.tile_rows), tile = kernels_.tile_rows;
         const float* packed = packed_.data() + first * kernels_.lanes * dim_;
-        if (!half_) return panel_(block.rows, n, packed, vectors, dim_, out, ld);
+        if (!half_) return panel_(block.rows, n, packed, vectors, dim_, out, ld, {block.rows + tile, width_ * 4});
 
-        // Half floats are widened once for all the queries.
+        // Half floats are widened once for all the queries, tile by tile: so they stay in the first-level cache.
         thread_local std::vector<float> wide;
-        thread_local std::vector<const std::byte*> rows;
-        wide.resize(n * width_);
-        rows.resize(n);
-        for (size_t r = 0; r < n; ++r) {
-            float* to = wide.data() + r * width_;
-            kernels_.from_half(reinterpret_cast<const uint16_t*>(block.rows[r]), to, width_);
-            rows[r] = reinterpret_cast<const std::byte*>(to);
+        wide.resize(tile * width_);
+        const std::byte* rows[kMaxTile];
+        for (size_t r = 0; r < tile; ++r) rows[r] = reinterpret_cast<const std::byte*>(wide.data() + r * width_);
+        for (size_t i = 0; i < n; i += tile) {
+            for (size_t r = 0; r < tile; ++r)
+                kernels_.from_half(reinterpret_cast<const uint16_t*>(block.rows[i + r]), wide.data() + r * width_, width_);
+            panel_(rows, tile, packed, vectors, dim_, out + i * ld, ld, {block.rows + i + tile, width_ * 2});
         }
-        panel_(rows.data(), n, packed, vectors, dim_, out, ld);
     }
 
 private:

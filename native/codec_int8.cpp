@@ -50,10 +50,13 @@ public:
 
     void panel(size_t first, size_t vectors, const Block& block, float* out, size_t ld) const override {
         thread_local std::vector<float> factors;
-        factors.clear();
-        for (size_t r = 0; r < block.n + kMaxTile; ++r)
-            factors.insert(factors.end(), {block.factors[2 * r], 0, block.factors[2 * r + 1]});
-        side_by_side_.score(first, vectors, {block.rows, factors.data(), block.n}, out, ld);
+        factors.resize(3 * (block.n + kMaxTile));
+        for (size_t r = 0; r < block.n + kMaxTile; ++r) {
+            factors[3 * r] = block.factors[2 * r];
+            factors[3 * r + 2] = block.factors[2 * r + 1];  // what lies between them is never set, and 0
+        }
+        const Ahead ahead{block.rows + kernels().tile_rows, width_};
+        side_by_side_.score(first, vectors, {block.rows, factors.data(), block.n}, out, ld, ahead);
     }
 
 private:

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "byte_panel.h"
+#include "matrix.h"
 
 namespace rag {
 
@@ -24,54 +25,12 @@ std::vector<float> steps(int bits) {
     }
 }
 
-constexpr size_t kUnit = 32;  // what kernels take numbers in multiples of
-
 float dot(const float* x, const float* y, size_t width) {
     const std::byte* rows[1 + kMaxTile];
     std::fill(std::begin(rows), std::end(rows), reinterpret_cast<const std::byte*>(x));
     float result;
     kernels().dot_f32(rows, 1, y, width, &result);
     return result;
-}
-
-// A learned matrix, rows padded to whole cache lines. Without any it leaves vectors as they are.
-class Matrix {
-public:
-    Matrix() = default;
-    Matrix(const std::vector<float>& data, size_t dim) : width_(round_up(dim, 16)), n_(data.size() / width_) {
-        for (size_t r = 0; r < n_ + kMaxTile; ++r)
-            rows_.push_back(reinterpret_cast<const std::byte*>(data.data() + std::min(r, n_ - 1) * width_));
-    }
-    explicit operator bool() const { return n_ > 0; }
-    const float* operator[](size_t r) const { return reinterpret_cast<const float*>(rows_[r]); }
-    // Vectors, as many as fit in a panel, side by side: packed[d * width + vector], out[row * width + vector].
-    void multiply(const float* packed, size_t width, size_t dim, float* out) const {
-        const size_t n = round_up(n_, kernels().tile_rows);
-        kernels().panel_dot_f32(rows_.data(), n, packed, width / kernels().lanes, dim, out, width);
-    }
-
-private:
-    size_t width_ = 0, n_ = 0;
-    std::vector<const std::byte*> rows_;
-};
-
-struct Bytes {  // of values: their codes are round(value / scale), and this is the sum of them
-    float scale;
-    int32_t sum;
-};
-
-// Values to signed bytes; their number is a multiple of kUnit.
-Bytes to_bytes(const float* values, size_t width, std::byte* codes) {
-    float low, high;
-    kernels().range(values, width, &low, &high);
-    const float scale = std::max(-low, high) / 127, inverse = scale > 0 && std::isfinite(1 / scale) ? 1 / scale : 0;
-    kernels().quantize(values, width, {0, inverse, 128.5f, 255}, codes);
-    int32_t sum = 0;
-    for (size_t i = 0; i < width; ++i) {
-        codes[i] ^= std::byte{128};
-        sum += static_cast<int8_t>(codes[i]);
-    }
-    return {scale, sum};
 }
 
 // A matrix for queries, in bytes: a query is coded in bytes after it anyway, and floats would take longer to read than
@@ -176,19 +135,23 @@ public:
         thread_local std::vector<std::byte> bytes;
         thread_local std::vector<const std::byte*> rows;
         thread_local std::vector<float> factors;
-        const size_t n = round_up(block.n, kernels().tile_rows);
-        bytes.resize(n * width_ + layout_.codes() + kLine);
-        rows.resize(n);
-        factors.resize(3 * n);
-        for (size_t r = 0; r < n; ++r) {
-            std::byte* to = bytes.data() + r * width_;  // what is written beyond it the next row overwrites
-            kernels().unpack[layout_.kernel()](block.rows[r], layout_.lines, to);
-            float* tail = factors.data() + 3 * r;
-            std::memcpy(tail, block.rows[r] + layout_.bytes() - kPackedTail, kPackedTail);
-            tail[2] *= prepared_[0].weight;  // the same for all queries
-            rows[r] = to;
+        const size_t n = round_up(block.n, kernels().tile_rows), tile = kernels().tile_rows;
+        bytes.resize(tile * width_ + layout_.codes() + kLine);
+        rows.resize(tile);
+        factors.resize(3 * tile);
+        for (size_t i = 0; i < n; i += tile) {  // so few that they stay in the first-level cache
+            for (size_t r = 0; r < tile; ++r) {
+                const std::byte* row = block.rows[i + r];
+                std::byte* to = bytes.data() + r * width_;  // what is written beyond it the next row overwrites
+                kernels().unpack[layout_.kernel()](row, layout_.lines, to);
+                float* tail = factors.data() + 3 * r;
+                std::memcpy(tail, row + layout_.bytes() - kPackedTail, kPackedTail);
+                tail[2] *= prepared_[0].weight;  // the same for all queries
+                rows[r] = to;
+            }
+            const Ahead ahead{block.rows + i + tile, layout_.bytes()};
+            side_by_side_.score(first, vectors, {rows.data(), factors.data(), tile}, out + i * ld, ld, ahead);
         }
-        side_by_side_.score(first, vectors, {rows.data(), factors.data(), n}, out, ld);
     }
 
 private:
@@ -225,21 +188,14 @@ public:
 
     // The learned matrix is read once for a panel of vectors.
     void encode_all(const float* vectors, size_t n, size_t, std::byte* codes, float*) const override {
-        thread_local std::vector<float> centred, packed, products;
-        const size_t wide = base_ ? kernels().panel_vectors * kernels().lanes : 1;
-        for (size_t first = 0; first < n; first += wide) {
-            const size_t count = std::min(wide, n - first), width = base_ ? round_up(count, kernels().lanes) : 1;
-            if (base_) {
-                packed.assign(dim_ * width, 0);
-                products.resize(round_up(components_, kernels().tile_rows) * width);
-                for (size_t i = 0; i < count; ++i)
-                    for (size_t d = 0; d < dim_; ++d) packed[d * width + i] = vectors[(first + i) * dim_ + d] - mean_[d];
-                base_.multiply(packed.data(), width, dim_, products.data());
-            }
-            for (size_t i = 0; i < count; ++i) {
-                centre(vectors + (first + i) * dim_, centred);
-                encode(centred, products.data() + i, width, codes + (first + i) * code_bytes());
-            }
+        thread_local std::vector<float> centred, products;
+        if (base_) {
+            products.assign(n * padded_, 0);
+            base_.apply(vectors, n, dim_, mean_.data(), products.data(), padded_);
+        }
+        for (size_t i = 0; i < n; ++i) {
+            centre(vectors + i * dim_, centred);
+            encode(centred, base_ ? &products[i * padded_] : centred.data(), codes + i * code_bytes());
         }
     }
 
@@ -287,16 +243,10 @@ public:
     }
 
 private:
-    // A vector less the mean, and its products with the learned matrix, if there is any, `stride` apart.
-    void encode(std::vector<float>& centred, const float* products, size_t stride, std::byte* code) const {
-        thread_local std::vector<float> values;
+    // A vector less the mean, and its components: the products with the learned matrix, if there is any, else itself.
+    void encode(const std::vector<float>& centred, float* y, std::byte* code) const {
         thread_local std::vector<std::byte> codes;
         const float norm = metric_ == Metric::l2 ? dot(centred.data(), centred.data(), width_) : 0;
-        if (base_) {
-            values.assign(padded_, 0);
-            for (size_t c = 0; c < components_; ++c) values[c] = products[c * stride];
-        }
-        float* y = base_ ? values.data() : centred.data();
         codes.assign(layout_.codes(), std::byte{0});
         const auto [scale, low] = form_.symmetric ? around_zero(y, codes.data()) : between(y, codes.data());
         std::fill(codes.begin() + components_, codes.begin() + padded_, std::byte{0});

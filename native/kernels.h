@@ -73,9 +73,15 @@ struct Grid {
     float low, inverse, shift, most;
 };
 
+// What a panel asks the memory for while it computes: as many rows as it was given, each so many bytes long.
+struct Ahead {
+    const std::byte* const* rows;
+    size_t bytes;
+};
+
 using RowsKernel = void (*)(const std::byte* const* rows, size_t n, const float* query, size_t width, float* out);
 using PanelKernel = void (*)(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim,
-                             float* out, size_t ld);
+                             float* out, size_t ld, Ahead ahead);
 
 struct Kernels {
     size_t lanes;          // queries in one register
@@ -89,13 +95,17 @@ struct Kernels {
                    float* out);
     // The second takes bytes below 16.
     void (*panel_bytes[2])(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
-                           size_t vectors, size_t quads, float* out, size_t ld);
+                           size_t vectors, size_t quads, float* out, size_t ld, Ahead ahead);
 
     // By bits: 1, 2, 4, 8. The second takes rows that lie one after the other.
     void (*dot_packed[4])(const std::byte* const* rows, size_t n, const PackedQuery& query, float* out);
     void (*dot_packed_run[4])(const std::byte* first, size_t n, const PackedQuery& query, float* out);
     // The codes of a row, one a byte, and up to 64 bytes of anything after them.
     void (*unpack[4])(const std::byte* row, size_t lines, std::byte* codes);
+    // The bytes (128 stands for zero) that residual codes stand for, by bits: 1, 2, 4. Codes lie one after the other, the
+    // first in the lowest bits, and come in lines of 64; a component is table[its code] + base[component], both signed.
+    void (*unfold[3])(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base,
+                      std::byte* bytes);
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
 

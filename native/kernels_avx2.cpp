@@ -101,6 +101,32 @@ struct V {
     static inline i dot4(i sum, small row, i query) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(row.value, query), _mm256_set1_epi16(1)));
     }
+    // Codes one after the other to one a byte: part number so and so of a line of 64.
+    template <int Bits, int Part>
+    static inline small spread(const std::byte* p) {
+        p += 4 * Bits * Part;
+        if constexpr (Bits == 1) {
+            int32_t mask;
+            __builtin_memcpy(&mask, p, 4);
+            const __m256i order = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+            const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+            const __m256i own = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(mask), order), bit);
+            return {_mm256_and_si256(_mm256_cmpeq_epi8(own, bit), _mm256_set1_epi8(1))};
+        } else if constexpr (Bits == 2) {
+            const __m256i one = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+            const __m256i two = _mm256_or_si256(one, _mm256_slli_epi32(one, 12));
+            return {_mm256_and_si256(_mm256_or_si256(two, _mm256_slli_epi32(two, 6)), _mm256_set1_epi8(3))};
+        } else {
+            const __m256i one = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
+            return {_mm256_and_si256(_mm256_or_si256(one, _mm256_slli_epi16(one, 4)), _mm256_set1_epi8(15))};
+        }
+    }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline small looked_up(const std::byte* table, small codes, const std::byte* base) {
+        const __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+        const __m256i sum = _mm256_adds_epi8(_mm256_shuffle_epi8(all, codes.value), load_raw(base));
+        return {_mm256_xor_si256(sum, _mm256_set1_epi8(-128))};
+    }
     static inline void store_codes(std::byte* p, small x) { _mm256_storeu_si256((__m256i*)p, x.value); }
     static inline i widen_bytes(const std::byte* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }

@@ -90,6 +90,28 @@ struct V {
         return _mm512_and_si512(_mm512_srli_epi16(codes, Shift), _mm512_set1_epi8((1 << Bits) - 1));
 #endif
     }
+    // Codes one after the other to one a byte: part number so and so of a line of 64.
+    template <int Bits, int>
+    static inline bytes spread(const std::byte* p) {
+        if constexpr (Bits == 1) {
+            uint64_t mask;
+            __builtin_memcpy(&mask, p, 8);
+            return _mm512_maskz_mov_epi8(mask, _mm512_set1_epi8(1));
+        } else if constexpr (Bits == 2) {
+            const __m512i one = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+            const __m512i two = _mm512_or_si512(one, _mm512_slli_epi32(one, 12));
+            return _mm512_and_si512(_mm512_or_si512(two, _mm512_slli_epi32(two, 6)), _mm512_set1_epi8(3));
+        } else {
+            const __m512i one = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
+            return _mm512_and_si512(_mm512_or_si512(one, _mm512_slli_epi16(one, 4)), _mm512_set1_epi8(15));
+        }
+    }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline bytes looked_up(const std::byte* table, bytes codes, const std::byte* base) {
+        const __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+        const __m512i sum = _mm512_adds_epi8(_mm512_shuffle_epi8(all, codes), load_raw(base));
+        return _mm512_xor_si512(sum, _mm512_set1_epi8(-128));
+    }
     static inline void store_codes(std::byte* p, bytes x) { _mm512_storeu_si512(p, x); }
     static inline i widen_bytes(const std::byte* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
     static inline i iand15(i x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }

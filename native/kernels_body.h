@@ -54,8 +54,16 @@ void rows_kernel(const std::byte* const* rows, size_t n, const float* query, siz
     for (; i < n; ++i) rows_tile<Op, Row, 1>(rows + i, query, width, out + i);
 }
 
+// Every 16 steps of a panel's tile ask for a line of each row of the tile that comes after it.
+constexpr size_t kAheadSteps = 16;
+inline void fetch(const std::byte* const* rows, size_t line, size_t bytes) {
+    if (line * kCacheLine < bytes)
+        for (int r = 0; r < V::tile_rows; ++r) __builtin_prefetch(rows[r] + line * kCacheLine);
+}
+
 template <class Op, int N>
-inline void panel_tile(const std::byte* const* rows, const float* packed, size_t dim, float* out, size_t ld) {
+inline void panel_tile(const std::byte* const* rows, const float* packed, size_t dim, float* out, size_t ld,
+                       Ahead ahead) {
     constexpr int R = V::tile_rows;
     V::f sum[R][N];
     const float* row[R];
@@ -64,6 +72,7 @@ inline void panel_tile(const std::byte* const* rows, const float* packed, size_t
         for (int v = 0; v < N; ++v) sum[r][v] = V::zero();
     }
     for (size_t d = 0; d < dim; ++d, packed += N * V::lanes) {
+        if (d % kAheadSteps == 0) fetch(ahead.rows, d / kAheadSteps, ahead.bytes);
         V::f q[N];
         for (int v = 0; v < N; ++v) q[v] = V::load(packed + v * V::lanes);
         for (int r = 0; r < R; ++r) {
@@ -77,15 +86,16 @@ inline void panel_tile(const std::byte* const* rows, const float* packed, size_t
 
 template <class Op>
 void panel_kernel(const std::byte* const* rows, size_t n, const float* packed, size_t vectors, size_t dim, float* out,
-                  size_t ld) {
+                  size_t ld, Ahead ahead) {
     for (size_t i = 0; i < n; i += V::tile_rows) {
         const float* panel = packed;
         for (size_t v = 0; v < vectors; v += V::panel_vectors) {
             float* to = out + i * ld + v * V::lanes;
+            const Ahead next{ahead.rows + i, v ? 0 : ahead.bytes};
             switch (vectors - v) {
-                case 1: panel_tile<Op, 1>(rows + i, panel, dim, to, ld); break;
-                case 2: panel_tile<Op, 2>(rows + i, panel, dim, to, ld); break;
-                default: panel_tile<Op, V::panel_vectors>(rows + i, panel, dim, to, ld);
+                case 1: panel_tile<Op, 1>(rows + i, panel, dim, to, ld, next); break;
+                case 2: panel_tile<Op, 2>(rows + i, panel, dim, to, ld, next); break;
+                default: panel_tile<Op, V::panel_vectors>(rows + i, panel, dim, to, ld, next);
             }
             panel += dim * V::panel_vectors * V::lanes;
         }
@@ -120,13 +130,14 @@ void rows_kernel_i8(const std::byte* const* rows, const float* row_factors, size
 // `Small`: codes of at most 4 bits, which some processors multiply in fewer instructions.
 template <bool Small, int N>
 inline void panel_tile_bytes(const std::byte* const* rows, const float* row_factors, BytePanel queries, size_t quads,
-                             float* out, size_t ld) {
+                             float* out, size_t ld, Ahead ahead) {
     constexpr int R = V::tile_rows;
     V::i sum[R][N];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < N; ++v) sum[r][v] = V::izero();
     const int8_t* packed = queries.codes;
     for (size_t d = 0; d < quads; ++d, packed += 4 * N * V::lanes) {
+        if (d % kAheadSteps == 0) fetch(ahead.rows, d / kAheadSteps, ahead.bytes);
         V::i q[N];
         for (int v = 0; v < N; ++v) q[v] = V::load_bytes(packed + 4 * v * V::lanes);
         for (int r = 0; r < R; ++r) {
@@ -154,15 +165,17 @@ inline void panel_tile_bytes(const std::byte* const* rows, const float* row_fact
 
 template <bool Small>
 void panel_kernel_bytes(const std::byte* const* rows, const float* row_factors, size_t n, BytePanel queries,
-                        size_t vectors, size_t quads, float* out, size_t ld) {
+                        size_t vectors, size_t quads, float* out, size_t ld, Ahead ahead) {
     for (size_t i = 0; i < n; i += V::tile_rows) {
         BytePanel panel = queries;
         for (size_t v = 0; v < vectors; v += V::panel_vectors) {
             float* to = out + i * ld + v * V::lanes;
+            const float* own = row_factors + 3 * i;
+            const Ahead next{ahead.rows + i, v ? 0 : ahead.bytes};
             switch (vectors - v) {
-                case 1: panel_tile_bytes<Small, 1>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
-                case 2: panel_tile_bytes<Small, 2>(rows + i, row_factors + 3 * i, panel, quads, to, ld); break;
-                default: panel_tile_bytes<Small, V::panel_vectors>(rows + i, row_factors + 3 * i, panel, quads, to, ld);
+                case 1: panel_tile_bytes<Small, 1>(rows + i, own, panel, quads, to, ld, next); break;
+                case 2: panel_tile_bytes<Small, 2>(rows + i, own, panel, quads, to, ld, next); break;
+                default: panel_tile_bytes<Small, V::panel_vectors>(rows + i, own, panel, quads, to, ld, next);
             }
             panel.codes += quads * 4 * V::panel_vectors * V::lanes;
             panel.sums += V::panel_vectors * V::lanes;
@@ -279,6 +292,19 @@ template <int Bits>
 void unpack(const std::byte* row, size_t lines, std::byte* codes) {
     for (size_t line = 1; line <= lines; ++line, row += kCacheLine)
         codes = unpack_fields<Bits, 0>(row, line < lines ? kCacheLine : kCacheLine - kPackedTail, codes);
+}
+
+template <int Bits, int Part>
+inline void unfold_line(const std::byte* codes, const std::byte* table, const std::byte* base, std::byte* bytes) {
+    constexpr size_t at = Part * 4 * V::lanes;
+    V::store_codes(bytes + at, V::looked_up(table, V::template spread<Bits, Part>(codes), base + at));
+    if constexpr ((Part + 1) * 4 * V::lanes < kCacheLine) unfold_line<Bits, Part + 1>(codes, table, base, bytes);
+}
+
+template <int Bits>
+void unfold(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base, std::byte* bytes) {
+    for (; lines; --lines, codes += 8 * Bits, base += kCacheLine, bytes += kCacheLine)
+        unfold_line<Bits, 0>(codes, table, base, bytes);
 }
 
 template <bool Twelve, bool Far, int R>
@@ -521,6 +547,7 @@ constexpr Kernels kTable{
     {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
     {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
     {unpack<1>, unpack<2>, unpack<4>, unpack<8>},
+    {unfold<1>, unfold<2>, unfold<4>},
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     score_product,

@@ -75,6 +75,26 @@ struct V {
         if constexpr (Shift > 0) codes = vshrq_n_u8(codes, Shift);
         return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8((1 << Bits) - 1)));
     }
+    // Codes one after the other to one a byte: part number so and so of a line of 64.
+    template <int Bits, int Part>
+    static inline bytes spread(const std::byte* p) {
+        static constexpr uint8_t order[3][16] = {{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                                                 {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3},
+                                                 {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}};
+        static constexpr int8_t shifts[3][16] = {{0, -1, -2, -3, -4, -5, -6, -7, 0, -1, -2, -3, -4, -5, -6, -7},
+                                                 {0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6},
+                                                 {0, -4, 0, -4, 0, -4, 0, -4, 0, -4, 0, -4, 0, -4, 0, -4}};
+        uint64_t word = 0;
+        __builtin_memcpy(&word, p + 2 * Bits * Part, 2 * Bits);
+        const uint8x16_t all = vqtbl1q_u8(vreinterpretq_u8_u64(vdupq_n_u64(word)), vld1q_u8(order[Bits / 2]));
+        const uint8x16_t moved = vshlq_u8(all, vld1q_s8(shifts[Bits / 2]));
+        return vreinterpretq_s8_u8(vandq_u8(moved, vdupq_n_u8((1 << Bits) - 1)));
+    }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline bytes looked_up(const std::byte* table, bytes codes, const std::byte* base) {
+        const int8x16_t value = vqtbl1q_s8(vld1q_s8((const int8_t*)table), vreinterpretq_u8_s8(codes));
+        return veorq_s8(vqaddq_s8(value, vld1q_s8((const int8_t*)base)), vdupq_n_s8(-128));
+    }
     static inline void store_codes(std::byte* p, bytes x) { vst1q_s8((int8_t*)p, x); }
     static inline i widen_bytes(const std::byte* p) {
         uint32_t quad;

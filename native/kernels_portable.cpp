@@ -98,6 +98,25 @@ struct V {
         for (int b = 0; b < 16; ++b) row.at[b] = int8_t(codes.at[b] >> Shift & ((1 << Bits) - 1));
         return row;
     }
+    // Codes one after the other to one a byte: part number so and so of a line of 64.
+    template <int Bits, int Part>
+    static inline bytes spread(const std::byte* p) {
+        bytes row;
+        for (int b = 0; b < 16; ++b) {
+            const int at = (16 * Part + b) * Bits;
+            row.at[b] = int8_t(int(p[at / 8]) >> (at % 8) & ((1 << Bits) - 1));
+        }
+        return row;
+    }
+    // table[code] + base, as bytes of which 128 stands for zero.
+    static inline bytes looked_up(const std::byte* table, const bytes& codes, const std::byte* base) {
+        bytes result;
+        for (int b = 0; b < 16; ++b) {
+            const int sum = int(int8_t(table[codes.at[b]])) + int(int8_t(base[b]));
+            result.at[b] = int8_t(uint8_t((sum < -128 ? -128 : sum > 127 ? 127 : sum) + 128));
+        }
+        return result;
+    }
     static inline void store_codes(std::byte* p, const bytes& x) { __builtin_memcpy(p, x.at, sizeof x.at); }
     static inline i widen_bytes(const std::byte* p) { return i{int(p[0]), int(p[1]), int(p[2]), int(p[3])}; }
     static inline i iand15(i x) { return x & 15; }

@@ -34,3 +34,18 @@ inline rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, 
     if (centroids) result.centroids.assign(centroids->data(), centroids->data() + centroids->size());
     return result;
 }
+
+// Of a residual codec: `base` [reduced, dim] and `centroids` [n, reduced].
+inline rag::Learned residual(size_t dim, const std::optional<FloatMatrix>& base,
+                             const std::optional<FloatMatrix>& centroids, float spread) {
+    rag::Learned result;
+    if (!base && !centroids) return result;
+    if (!base || !centroids || base->shape(1) != dim || base->shape(0) == 0 || centroids->shape(0) == 0 ||
+        centroids->shape(0) > 65536 || centroids->shape(1) != base->shape(0) || !(spread >= 0 && spread < 1e18f))
+        throw rag::InputError("what the codec learned does not fit the dimension", "learn it anew");
+    result.base = padded_rows(*base);
+    result.reduced = base->shape(0);
+    result.centroids.assign(centroids->data(), centroids->data() + centroids->size());
+    result.spread = spread;
+    return result;
+}

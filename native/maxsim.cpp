@@ -16,7 +16,7 @@ constexpr float kLeast = -std::numeric_limits<float>::infinity();
 constexpr size_t kGroupTokens = 96;  // tokens of queries that are scored together
 constexpr size_t kGroups = 64;       // of queries whose work is handed out at once
 constexpr size_t kBlockRows = 120;   // tokens scored at a time, at most: a multiple of every tile_rows
-constexpr size_t kBlockBytes = size_t{96} << 10;  // of them as floats: they stay in the caches with the queries
+constexpr size_t kBlockBytes = size_t{32} << 10;  // and their size, at most: their scores stay in the caches
 constexpr size_t kSliceRows = 4096;               // tokens of documents that a thread takes at a time
 constexpr size_t kPatience = size_t{1} << 28;     // multiplications between two looks at interrupts, within a document
 
@@ -38,7 +38,7 @@ class Stream {
 public:
     explicit Stream(const TokenStore& store) : store_(store), tier_(store.tier()), kept_(tier_.codec->factors()) {
         const size_t unit = kernels().tile_rows;
-        block_rows_ = std::clamp(kBlockBytes / (store.dim() * 4) / unit, size_t{1}, kBlockRows / unit) * unit;
+        block_rows_ = std::clamp(kBlockBytes / tier_.codes.stride() / unit, size_t{1}, kBlockRows / unit) * unit;
         rows_.resize(block_rows_ + kMaxTile);
         factors_.resize(rows_.size() * kept_);
     }
@@ -51,50 +51,58 @@ public:
         size_t since = 0;
         for (size_t i = from; i < to; ++i) {
             const size_t document = documents[i], end = store_.end(document);
-            for (size_t row = store_.first(document), position = 0; row < end;) {
-                const size_t n = std::min(end - row, block_rows_ - filled_);
-                load(row, n);
-                runs_.push_back({document, position, n, row + n == end});
-                row += n;
-                position += n;
-                if (filled_ < block_rows_) continue;
-                score(group, at);
+            size_t row = store_.first(document);
+            runs_.push_back({document, end - row, 0});
+            while (row < end) {
+                row += load(row, end - row);
+                if (filled_ < rows_.size()) break;
+                score(group, block_rows_, at);
                 if ((since += work) < kPatience || !interrupt) continue;
                 (*interrupt)();
                 since = 0;
             }
         }
-        score(group, at);
+        while (filled_) score(group, std::min(filled_, block_rows_), at);
     }
 
 private:
-    struct Run {  // neighbouring tokens of a document
-        size_t document, position, n;
-        bool last;
+    struct Run {  // the tokens of a document, some of which are scored
+        size_t document, length, done;
     };
 
-    void load(size_t row, size_t n) {
+    // The next tokens of a document, as many of n as there is room for.
+    size_t load(size_t row, size_t n) {
+        n = std::min(n, rows_.size() - filled_);
         for (size_t i = 0; i < n; ++i) rows_[filled_ + i] = tier_.codes[row + i];
         for (size_t i = 0; i < n && kept_; ++i)
             std::copy_n(tier_.factors_of(row + i), kept_, factors_.data() + (filled_ + i) * kept_);
         filled_ += n;
+        return n;
     }
 
+    // The first n of what was loaded. What follows them stays, and is what kernels may ask the memory for.
     template <class At>
-    void score(const Group& group, At at) {
-        if (!filled_) return;
+    void score(const Group& group, size_t n, At at) {
         std::fill(rows_.begin() + filled_, rows_.end(), rows_[filled_ - 1]);
         std::fill(factors_.begin() + filled_ * kept_, factors_.end(), 0.0f);
         const size_t ld = group.vectors * kernels().lanes;
         scores_.resize(block_rows_ * ld);
-        group.prepared->panel(0, group.vectors, {rows_.data(), factors_.data(), filled_}, scores_.data(), ld);
+        group.prepared->panel(0, group.vectors, {rows_.data(), factors_.data(), n}, scores_.data(), ld);
+
         const float* scores = scores_.data();
-        for (const Run& run : runs_) {
-            at(run.document, run.position, scores, run.n, ld, run.last);
-            scores += run.n * ld;
+        auto run = runs_.begin();
+        for (size_t left = n; left;) {
+            const size_t taken = std::min(left, run->length - run->done), position = run->done;
+            run->done += taken;
+            at(run->document, position, scores, taken, ld, run->done == run->length);
+            scores += taken * ld;
+            left -= taken;
+            if (run->done == run->length) ++run;
         }
-        runs_.clear();
-        filled_ = 0;
+        runs_.erase(runs_.begin(), run);
+        std::copy(rows_.begin() + n, rows_.begin() + filled_, rows_.begin());
+        std::copy(factors_.begin() + n * kept_, factors_.begin() + filled_ * kept_, factors_.begin());
+        filled_ -= n;
     }
 
     const TokenStore& store_;

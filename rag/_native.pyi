@@ -136,10 +136,9 @@ class TokenStore:
         self,
         dim: int,
         codec: str,
-        mean: NDArray[np.float32] | None = None,
         base: NDArray[np.float32] | None = None,
-        query: NDArray[np.float32] | None = None,
         centroids: NDArray[np.float32] | None = None,
+        spread: float = 0,
     ) -> None: ...
     @property
     def dim(self) -> int: ...

@@ -80,7 +80,8 @@ void check_floats(const Kernels& own) {
         for (size_t q = 0; q < wide; ++q)
             for (size_t d = 0; d < kDim; ++d) packed[d * wide + q] = queries[q * kDim + d];
         for (const bool far : {false, true}) {
-            (far ? own.panel_l2_f32 : own.panel_dot_f32)(rows.data(), kRows, packed.data(), vectors_of, kDim, out.data(), wide);
+            (far ? own.panel_l2_f32 : own.panel_dot_f32)(rows.data(), kRows, packed.data(), vectors_of, kDim, out.data(),
+                                                                wide, {rows.data(), kDim * 4});
             for (size_t q = 0; q < wide; ++q) {
                 (far ? own.l2_f32 : own.dot_f32)(rows.data(), kRows, &queries[q * kDim], kDim, expected.data());
                 Floats column(kRows);
@@ -116,7 +117,7 @@ void check_int8(const Kernels& own) {
             sums[q] += queries[q * kDim + d];
         }
     own.panel_bytes[0](rows.data(), threes.data(), kRows, {packed.data(), sums.data(), scales.data(), constants.data(), 128},
-                    own.panel_vectors, kDim / 4, out.data(), wide);
+                    own.panel_vectors, kDim / 4, out.data(), wide, {rows.data(), kDim});
     for (size_t q = 0; q < wide; ++q) {
         const Int8Query query{&queries[q * kDim], sums[q], scales[q]};
         compare("dot_i8", own, kRows, 1e-2,
@@ -155,7 +156,7 @@ void check_unpacked(const Kernels& own, int b, const Bytes& codes, const std::ve
     }
     own.panel_bytes[b < 3](unpacked.data(), factors.data(), kRows,
                     {packed.data(), sums.data(), scales.data(), constants.data(), 0}, own.panel_vectors, quads,
-                    out.data(), wide);
+                    out.data(), wide, {rows.data(), kDim});
     for (size_t q = 0; q < wide; ++q) {
         size_t i = 0;
         std::fill(alone.begin(), alone.end(), int8_t{0});
@@ -238,6 +239,17 @@ void check_making(const Kernels& own) {
     own.nearest_centroids(x.data(), 8, a.size(), book.data(), a.data(), 1);
     kernels_portable().nearest_centroids(x.data(), 8, b.size(), book.data(), b.data(), 1);
     if (a != b) std::printf("nearest_centroids: others\n"), ++failures;
+    for (size_t bits = 0; bits < 3; ++bits) {
+        const Bytes codes = bytes(kDim / 8 << bits), table = bytes(16), base = bytes(kDim);
+        const auto unfolded = [&](const Kernels& k) {
+            Bytes out(kDim);
+            k.unfold[bits](codes.data(), kDim / 64, table.data(), base.data(), out.data());
+            return out;
+        };
+        if (unfolded(own) != unfolded(kernels_portable())) std::printf("unfold: others\n"), ++failures;
+    }
+    const Floats scores = numbers(37 * kDim);
+    compare("maxima", own, kDim, 0, [&](auto& k, float* o) { k.maxima(scores.data(), 37, kDim, kDim, o); });
 }
 
 void check(const char* name, const Kernels& own) {

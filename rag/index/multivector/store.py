@@ -17,6 +17,7 @@ from rag.errors import DamagedFileError, InputError, did_you_mean
 from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.filter import IdFilter, allowed_ids
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
+from rag.index.multivector.learning import LearnedTokens, learn_tokens, learns_tokens
 from rag.index.protocol import Matches
 
 if TYPE_CHECKING:
@@ -24,8 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TOKEN_CODECS", "TokenCodec", "TokenMatches", "TokenStats", "TokenStore"]
 
-TokenCodec: TypeAlias = Literal["float32", "float16", "int8"]
-"""How token vectors are stored."""
+TokenCodec: TypeAlias = Literal["float32", "float16", "int8", "residual4", "residual2", "residual1"]
+"""How token vectors are stored, in one copy; bytes a token at 128 / 384 numbers:
+
+- float32 (512 / 1536), float16 (256 / 768): as they are.
+- int8 (136 / 392): a byte a number, with a scale for each token.
+- residual4 (66 / 194), residual2 (34 / 98), residual1 (16 / 48): which of 256 learned centroids is nearest, and 4, 2 or
+  1 bits for each number of what is left of it after a random rotation (ColBERTv2: Santhanam et al., NAACL 2022; RaBitQ:
+  Gao and Long, SIGMOD 2024). residual1 leaves out the 16 directions that matter least."""
 
 TOKEN_CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
 
@@ -61,6 +68,8 @@ class TokenStore:
     Tokens of documents are stored at unit length; those of queries are taken as they are, so that a token's length is
     its weight (unit vectors: all count alike). Ragged sets are two arrays: tokens float32[t, dim] and offsets
     int64[n + 1]; set i has the tokens offsets[i] to offsets[i + 1].
+    Residual codes learn from the first tokens that are added, or from what `learn` is given before; then other codecs'
+    scores are those of the stored numbers, up to the rounding of queries to 8 bits (int8 and residual codes).
     Safe to use from several threads; searches run side by side, and beside an `add`.
     """
 
@@ -73,6 +82,7 @@ class TokenStore:
         if codec not in TOKEN_CODECS:
             raise InputError(f"there is no token codec {codec!r}", hint=did_you_mean(str(codec), TOKEN_CODECS))
         self._codec: TokenCodec = codec
+        self._learned: LearnedTokens | None = None
         self._file: SectionFile | None = None  # what it was opened from, until all of that is checked
         self._writing = threading.Lock()  # a save sees no half of an add
         self._store = _native.TokenStore(int(dim), codec)
@@ -100,7 +110,7 @@ class TokenStore:
         return f"TokenStore(dim={self.dim}, codec={self.codec!r}, documents={len(self)}, tokens={self.tokens})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a TokenStore cannot be pickled; use save(path), and TokenStore.open(path) in the other process")
+        raise TypeError("a TokenStore cannot be pickled; use save(path), and TokenStore.open(path) in the other one")
 
     def add(self, ids: NDArray[np.int64], tokens: NDArray[np.float32], offsets: NDArray[np.int64]) -> None:
         """Add documents under new ids int64[n] (each >= 0); the id of a deleted document is new again.
@@ -111,7 +121,28 @@ class TokenStore:
         """
         arguments = as_ids(ids), as_vectors(tokens, self.dim, "tokens"), as_ids(offsets, "offsets")
         with self._writing:
+            if self._learned is None and learns_tokens(self.codec) and _usable(arguments[1]):
+                self._learn(arguments[1])
             self._store.add(*arguments)
+
+    def learn(self, tokens: NDArray[np.float32]) -> None:
+        """Let the codec learn from tokens float32[t, dim], before any are added.
+
+        Worth calling when the first tokens to be added are few or unlike the rest. Codecs that learn nothing pass over
+        it. Raises InputError once there are tokens, and for NaN, infinity or a token of zeros.
+        """
+        matrix = as_vectors(tokens, self.dim, "tokens")
+        if not _usable(matrix):
+            raise InputError("tokens to learn from must be finite, not all zeros, and one at least")
+        with self._writing:
+            if self._store.rows:
+                raise InputError("the store holds tokens already", hint="learn first, then add")
+            if learns_tokens(self.codec):
+                self._learn(matrix)
+
+    def _learn(self, tokens: NDArray[np.float32]) -> None:
+        self._learned = learn_tokens(self.codec, tokens)
+        self._store = _native.TokenStore(self.dim, self.codec, *self._learned)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these documents (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -141,12 +172,12 @@ class TokenStore:
         filter: IdFilter | NDArray[np.int64] | None = None,
         threads: int = 0,
     ) -> Matches:
-        """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first, ties by smaller id.
+        """The k best documents for each query: ids int64[m, k] and scores float32[m, k], best first.
 
         A score is the sum, over the tokens of a query (`tokens` float32[q, dim], `offsets` int64[m + 1]), of the best
-        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). All documents are scored,
-        or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over), and of these
-        only such as pass the `filter` (sorted unique ids).
+        inner product with a token of the document (Khattab and Zaharia, SIGIR 2020, section 3). Scored are all
+        documents, or the `candidates` of each query (ids int64[m, w]; -1, unknown and repeated ones are passed over),
+        and of these only such as pass the `filter` (sorted unique ids). Ties go to the smaller id.
         `threads` 0 means all cores. The result depends neither on the number of threads nor on the other queries.
         Raises InputError for NaN or infinity, a wrong dimension, offsets that do not fit, a query without tokens, and
         DamagedFileError when the file it was opened from is damaged: the first search checks what `open` did not.
@@ -195,8 +226,14 @@ class TokenStore:
     def _content(self) -> tuple[dict[str, Any], dict[str, list[NDArray[np.uint8]]]]:
         """What a file of the store holds: its description, and sections in pieces."""
         store = self._checked()
-        meta = {"dim": self.dim, "codec": self.codec, "documents": store.documents, "tokens": store.rows}
-        return meta, store.parts()
+        meta: dict[str, Any] = {"dim": self.dim, "codec": self.codec}
+        meta |= {"documents": store.documents, "tokens": store.rows}
+        sections = store.parts()
+        if (learned := self._learned) is not None:
+            base, centroids = learned.base, learned.centroids
+            meta["learned"] = {"reduced": len(base), "centroids": len(centroids), "spread": learned.spread}
+            sections |= {"base": [_as_bytes(base)], "centroids": [_as_bytes(centroids)]}
+        return meta, sections
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -216,7 +253,16 @@ class TokenStore:
 
     def _attach(self, file: SectionFile) -> None:
         """Take over what a file holds."""
-        documents, tokens = _count(file, "documents"), _count(file, "tokens")
+        documents, tokens = _count(file.meta, "documents"), _count(file.meta, "tokens")
+        if learns_tokens(self.codec) and "learned" in file.meta:
+            learned = file.meta["learned"]
+            reduced, spread = _count(learned, "reduced"), float(learned["spread"])
+            base = _floats(file, "base", (reduced, self.dim))
+            centroids = _floats(file, "centroids", (_count(learned, "centroids"), reduced))
+            self._learned = LearnedTokens(base, centroids, spread)
+            self._store = _native.TokenStore(self.dim, self.codec, *self._learned)
+        elif learns_tokens(self.codec) and tokens:
+            raise InputError("it does not say what the codec learned")
         sizes = self._store.part_sizes(documents, tokens)
         parts = {name: file.unchecked(name) for name in sizes}
         for name, size in sizes.items():
@@ -240,11 +286,26 @@ class TokenStore:
         return self._store
 
 
-def _count(file: SectionFile, name: str) -> int:
-    value = file.meta[name]
+def _usable(tokens: NDArray[np.float32]) -> bool:
+    return len(tokens) > 0 and bool(np.isfinite(tokens).all() and tokens.any(axis=1).all())
+
+
+def _as_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _count(meta: Mapping[str, Any], name: str) -> int:
+    value = meta[name]
     if type(value) is not int or not 0 <= value <= MOST_ROWS:
         raise InputError(f"{name} is {value!r}")
     return value
+
+
+def _floats(file: SectionFile, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+    array = file.section(name).view(np.float32).reshape(shape)
+    if not np.isfinite(array).all():
+        raise InputError(f"section {name!r} holds NaN or infinity")
+    return array
 
 
 def _as_candidates(candidates: Any, queries: int) -> NDArray[np.int64]:
