@@ -281,7 +281,7 @@ private:
         pointers_.assign(n + 2 * kMaxTile, reinterpret_cast<const std::byte*>(rows_.back()));
         for (size_t i = 0; i < n; ++i) pointers_[i] = reinterpret_cast<const std::byte*>(rows_[i]);
         kernels_.panel_dot_f32(pointers_.data(), round_up(n, kernels_.tile_rows), panel, vectors, form_.dim, out,
-                               vectors * kernels_.lanes);
+                               vectors * kernels_.lanes, {pointers_.data(), 0});
     }
 
     static constexpr uint64_t kFarther = uint64_t{1} << 32;  // one plane more; below are the tokens
