@@ -16,7 +16,7 @@ from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.filter import IdFilter
 from rag.index.graph import GraphIndex, GraphStats
 from rag.index.inputs import as_ids, check_count, check_k
-from rag.index.multivector.budget import DEPTHS, CandidateCurve, measure, stand_ins
+from rag.index.multivector.budget import DEPTHS, CandidateCurve, led_aside, measure, stand_ins
 from rag.index.multivector.choice import suited_generator
 from rag.index.multivector.fde import FixedDimensionalEncoding
 from rag.index.multivector.first_stage import FirstStage
@@ -241,7 +241,7 @@ class MultiVectorIndex:
         most = _PRODUCTS // max(self._store.tokens * 16, 1)
         own = np.sort(rng.choice(ids, min(max(most, _QUERIES[0]), _QUERIES[1], len(ids) // 8), replace=False))
         tokens, offsets = stand_ins(*self._store.vectors(own), rng)
-        given = first.index.vectors(own) if first.generator == "given" else None
+        given = led_aside(first.index.vectors(own), rng) if first.generator == "given" else None
         asked = first.vectors_of(tokens, offsets, given, True, 0)
         self._measure(first, tokens, offsets, asked, IdFilter(np.setdiff1d(ids, own)))
 

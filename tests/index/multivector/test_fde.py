@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -137,6 +139,27 @@ def test_random_numbers_of_a_seed_stay_what_they_are() -> None:
     assert (planes[0, 0, :3] * 65536).tolist() == [-122857, 12818, -22053]
     assert signs[0, 0, :8].tolist() == [-1, -1, 1, 1, 1, -1, 1, 1]
     assert sketch[:4].tolist() == [-466, -1840, 2578, 1053]
+
+
+def test_a_signal_ends_a_long_encoding_within_a_document() -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    sets = random_sets(np.random.default_rng(0), [120_000], 64)
+    encoding = FixedDimensionalEncoding(64, 6, 64, 400)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        start = time.perf_counter()
+        with pytest.raises(Interrupted):
+            encoding.encode_documents(*sets, threads=1)
+        assert time.perf_counter() - start < 0.6
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_more_repetitions_go_on_where_fewer_ended() -> None:
