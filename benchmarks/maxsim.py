@@ -105,8 +105,8 @@ def measure(shapes: list[Shape], all_threads: list[int], rounds: int) -> Iterato
             store.add(candidates[0], documents, offsets)
         for threads in all_threads:
             contenders: dict[str, Callable[[], Any]] = {
-                codec: lambda store=store, threads=threads: store.maxsim(
-                    query, asked, 10, candidates=candidates, threads=threads
+                codec: lambda store=store, threads=threads, query=query, asked=asked, among=candidates: store.maxsim(
+                    query, asked, 10, candidates=among, threads=threads
                 )
                 for codec, store in stores.items()
             }
@@ -178,9 +178,9 @@ def main() -> None:
     all_threads = [1] if quick else sorted({1, min(2, os.cpu_count() or 1)})
     timings = list(measure(shapes, all_threads, 5 if quick else 15))
     notes = [
-        f"{harness.machine()}; kernels {_native.isa()}; {harness.versions('numpy')}. One query against documents that are",
-        "candidates; random unit vectors. Cases are dimension, query tokens x documents x tokens of each. Medians of",
-        "alternating runs, by processor time with one thread. sgemm: NumPy, 1024 x 1024 x 1024, in the same run.",
+        f"{harness.machine()}; kernels {_native.isa()}; {harness.versions('numpy')}. One query against documents that",
+        "are candidates; random unit vectors. Cases are dimension, query tokens x documents x tokens of each. Medians",
+        "of alternating runs, by processor time with one thread. sgemm: NumPy, 1024 x 1024 x 1024, in the same run.",
         "",
         *summary(timings),
     ]
