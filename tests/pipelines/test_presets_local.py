@@ -34,7 +34,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     folder: Path = tmp_path_factory.mktemp("notes")
     for name, text in NOTES.items():
         (folder / name).write_text(text, encoding="utf-8")
-    with Collection.create(tmp_path_factory.mktemp("kb") / "kb", encoder="hashing:64") as made:
+    with Collection.create(tmp_path_factory.mktemp("kb") / "kb", encoder="hashing:64", tokens="hashing:64") as made:
         index_paths(made, folder)
         yield made
 
