@@ -52,7 +52,7 @@ def test_upgrades_that_die_at_every_step_go_on_where_they_were(tmp_path: Path) -
 
 def test_processes_that_are_killed_between_commits_merges_and_readers(tmp_path: Path) -> None:
     tally = kill_loop.run(tmp_path / "kb", kills=6, seed=3)
-    assert tally.kills == 6
+    assert tally.kills >= 6
     assert tally.steps >= 2, "some commits came through"
     assert tally.graphs, "also of graphs"
 
