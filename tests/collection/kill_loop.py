@@ -105,7 +105,7 @@ class Tally:
 
 
 def run(folder: Path, kills: int, seed: int) -> Tally:
-    """So many kills, and more, up to five times as many, until some segment was a graph: on a busy machine it may not be
+    """So many kills, and more, up to five times as many, until some segment was a graph: on a busy machine none may be
     one at any of the first."""
     rng, tally = random.Random(seed), Tally()
     history = states()
