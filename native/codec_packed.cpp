@@ -25,14 +25,6 @@ std::vector<float> steps(int bits) {
     }
 }
 
-float dot(const float* x, const float* y, size_t width) {
-    const std::byte* rows[1 + kMaxTile];
-    std::fill(std::begin(rows), std::end(rows), reinterpret_cast<const std::byte*>(x));
-    float result;
-    kernels().dot_f32(rows, 1, y, width, &result);
-    return result;
-}
-
 // A matrix for queries, in bytes: a query is coded in bytes after it anyway, and floats would take longer to read than
 // all the codes of a short walk.
 class ByteMatrix {
