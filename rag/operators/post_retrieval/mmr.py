@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from rag.index.neighbours import as_points
 from rag.operators.base import Operator
 from rag.operators.resources import Collection, check_one_collection
 from rag.operators.retrieval.dense import query_vectors
@@ -32,11 +33,11 @@ class MMR(Operator, name="post_retrieval.mmr", waits=True):
     def run_batch(self, query: list[Query], hits: list[Hits], collection: Collection) -> list[Hits]:
         check_one_collection(hits, collection)
         asked = [q for q, h in zip(query, hits, strict=True) if len(h)]
-        vectors = iter(_unit(query_vectors(asked, collection)) if asked else ())
+        vectors = iter(as_points(query_vectors(asked, collection), "cosine") if asked else ())
         return [self._select(next(vectors), h, collection) if len(h) else h for h in hits]
 
     def _select(self, query: NDArray[np.float32], hits: Hits, collection: Collection) -> Hits:
-        vectors = _unit(collection.vectors(hits.ids))
+        vectors = as_points(collection.vectors(hits.ids), "cosine")
         relevance = self.weight * (vectors @ query)
         nearest = np.zeros(len(hits), np.float32)
         count = min(self.k, len(hits))
@@ -52,8 +53,3 @@ class MMR(Operator, name="post_retrieval.mmr", waits=True):
     def limited(self, k: int) -> MMR:
         """This, keeping no more than k."""
         return self.model_copy(update={"k": min(self.k, k)})
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
