@@ -49,11 +49,18 @@ class TokensRecord(_Record):
     name: str
     fingerprint: str
     dim: int = Field(ge=1)
+    pool_factor: int = Field(1, ge=1)
     codec: TokenCodec
 
     @classmethod
     def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
-        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
+        return cls(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            pool_factor=encoder.pool_factor,
+            codec=codec,
+        )
 
 
 class SegmentRecord(_Record):

@@ -99,7 +99,12 @@ class MultiVectorEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What `rag.encoders.load_multi_vector` takes to make this encoder again."""
+        """What `rag.encoders.load_multi_vector` takes, with `pool_factor`, to make this encoder again."""
+        ...
+
+    @property
+    def pool_factor(self) -> int:
+        """Documents keep about one vector for so many tokens (`rag.encoders.multivector.pool`); 1: one for each."""
         ...
 
     @property
@@ -121,8 +126,13 @@ class MultiVectorEncoder(Protocol):
         """The token vectors of queries."""
         ...
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
-        """The token vectors of documents; `progress` is called with the number of texts done since last."""
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
+        """The token vectors of documents; `progress` is called with the number of texts done since last.
+
+        With `pooled` False there is one for each token whatever `pool_factor` is, so that spans are those of words.
+        """
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

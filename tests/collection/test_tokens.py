@@ -45,10 +45,12 @@ class Counting:
     def __init__(self, most: int = sys.maxsize) -> None:
         self.encoded, self.most = 0, most
         self.name, self.dim = TOKENS.name, TOKENS.dim
-        self.max_tokens, self.fingerprint = TOKENS.max_tokens, TOKENS.fingerprint
+        self.max_tokens, self.fingerprint, self.pool_factor = TOKENS.max_tokens, TOKENS.fingerprint, TOKENS.pool_factor
         self.encode_queries, self.count_tokens = TOKENS.encode_queries, TOKENS.count_tokens
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
         if self.encoded + len(texts) > self.most:
             raise KeyboardInterrupt
         self.encoded += len(texts)

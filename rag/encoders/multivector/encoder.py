@@ -85,12 +85,16 @@ class LateInteractionEncoder:
         """The token vectors of queries, never pooled."""
         return self._encode(check_texts(texts), self._queries, 1, None)[1]
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
         """The token vectors of documents; `progress` is called with the number of texts done since last.
 
-        All vectors are in memory at the end, 4 * dim bytes each: hand over a long list in parts.
+        With `pooled` False there is one for each token whatever `pool_factor` is. All vectors are in memory at the
+        end, 4 * dim bytes each: hand over a long list in parts.
         """
-        return self._encode(check_texts(texts), self._documents, self.pool_factor, progress)[1]
+        factor = self.pool_factor if pooled else 1
+        return self._encode(check_texts(texts), self._documents, factor, progress)[1]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut and without special tokens."""

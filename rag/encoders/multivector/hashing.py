@@ -54,9 +54,14 @@ class HashingTokenEncoder:
         """The vectors of all words of queries, never pooled."""
         return self._encode(check_texts(texts))
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
-        """The vectors of all words of documents; `progress` is called with the number of texts done since last."""
-        tokens = pool(self._encode(check_texts(texts)), self.pool_factor)
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
+        """The vectors of all words of documents; `progress` is called with the number of texts done since last.
+
+        With `pooled` False there is one for each word whatever `pool_factor` is.
+        """
+        tokens = pool(self._encode(check_texts(texts)), self.pool_factor if pooled else 1)
         if progress is not None:
             progress(len(tokens))
         return tokens
