@@ -97,10 +97,11 @@ class LateInteraction:
 
     def _accepted(self, encoder: MultiVectorEncoder) -> MultiVectorEncoder:
         made_by = self._token_record()
+        given = TokensRecord.of(encoder, made_by.codec)
         if (encoder.fingerprint, encoder.dim) != (made_by.fingerprint, made_by.dim):
             raise EncoderMismatchError(
-                f"the token vectors of {self.path} were made by {_described(made_by)}, but the encoder is "
-                f"{_described(encoder)}",
+                f"the token vectors of {self.path} were made by {made_by.described()}, but the encoder is "
+                f"{given.described()}",
                 hint=f"use {made_by.name!r} in the version that made them, or encode the chunks again: rag upgrade "
                 f"{self.path} --multi-vector --token-encoder {encoder.name} --token-pool {encoder.pool_factor}",
             )
@@ -117,6 +118,7 @@ class LateInteraction:
         parts = self._open.segments()
         record = with_tokens(self.path, self._open.manifest.tokens, parts)
         check_dim(queries.vectors, record.dim)
+        record.check(queries, self.path)
         asked = np.asarray(ids, np.int64)
         if asked.ndim != 2 or len(asked) != len(queries):
             raise InputError(f"candidates have shape {asked.shape}, expected a row for each of {len(queries)} queries")
@@ -155,6 +157,7 @@ class LateInteraction:
         else:
             tokens = self.token_encoder.encode_queries(list(queries))
         check_dim(tokens.vectors, record.dim)
+        record.check(tokens, self.path)
         deep = max(k, candidates)
 
         def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
@@ -245,12 +248,6 @@ class LateInteraction:
 def own_texts(chunks: Sequence[Chunk]) -> list[str]:
     """The texts of chunks as they are."""
     return [chunk.text for chunk in chunks]
-
-
-def _described(encoder: TokensRecord | MultiVectorEncoder) -> str:
-    """What tells encoders of tokens apart, for messages."""
-    pooled = f"pooled by {encoder.pool_factor}, " if encoder.pool_factor > 1 else ""
-    return f"{encoder.name!r} ({encoder.dim} numbers, {pooled}fingerprint {encoder.fingerprint[:12]})"
 
 
 def _some(queries: TokenVectors, rows: NDArray[np.int64]) -> TokenVectors:

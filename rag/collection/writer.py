@@ -165,7 +165,10 @@ class Writer:
             twice = next(name for name in ids if ids.count(name) > 1)
             raise InputError(f"document {twice!r} is given twice in one call")
 
-        check_tokens(self._folder, self._base.manifest.tokens, tokens, total)
+        record = self._base.manifest.tokens
+        check_tokens(self._folder, record, tokens, total)
+        if record is not None and tokens is not None:
+            record.check(tokens, self._folder)
         with self._changing() as db:
             key = int((db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone() or (0,))[0])
             block = int(db.execute("SELECT coalesce(max(id), -1) + 1 FROM blocks").fetchone()[0])

@@ -59,12 +59,14 @@ class TokenVectors:
 
     `vectors` float32[t, dim] of unit length; text i has `vectors[offsets[i]:offsets[i + 1]]`, `offsets` int64[n + 1].
     `spans` int32[t, 2]: begin and end of each token's characters in its text; (0, 0) for a token that stands for none,
-    such as [CLS]. Raises InputError when the three do not fit together.
+    such as [CLS]. `made_by`: the fingerprint of the encoder; empty when it is not known. Raises InputError when the
+    three do not fit together.
     """
 
     vectors: NDArray[np.float32]
     offsets: NDArray[np.int64]
     spans: NDArray[np.int32]
+    made_by: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.vectors)

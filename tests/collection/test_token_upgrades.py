@@ -9,7 +9,7 @@ import pytest
 from rag.collection import Collection
 from rag.collection.manifest import FORMAT, Manifest
 from rag.collection.upgrading import FOLDER
-from rag.encoders import load_multi_vector
+from rag.encoders import TokenVectors, load_multi_vector
 from rag.errors import CollectionError, ConfigError, EncoderMismatchError, InputError
 from tests.collection.samples import (
     ENCODER,
@@ -18,6 +18,7 @@ from tests.collection.samples import (
     Counting,
     check,
     check_maxsim,
+    chunked,
     document,
     downgrade,
     edit_manifest,
@@ -175,6 +176,23 @@ def test_pooled_tokens_are_kept_found_and_known_by_their_factor(tmp_path: Path) 
         assert [match.chunk for match in matches] == [(14, 19), (0, 4)], "single words, however tokens are pooled"
     with pytest.raises(EncoderMismatchError, match=r"pooled by 2.*--token-encoder hashing:16 --token-pool 1"):
         Collection.open(tmp_path / "kb", token_encoder=TOKENS)
+
+
+def test_tokens_of_another_encoder_than_the_collections_are_refused(tmp_path: Path) -> None:
+    texts = [c.text for c in chunked(DOCUMENTS[3])]
+    vectors, pooled = ENCODER.encode_documents(texts), POOLED.encode_documents(texts)
+    unnamed = TokenVectors(pooled.vectors, pooled.offsets, pooled.spans)
+    with filled(tmp_path / "kb", DOCUMENTS[:2], TOKENS) as collection:
+        with collection.writer() as writer:
+            with pytest.raises(EncoderMismatchError, match=r"fingerprint \w{12}.*collection\.token_encoder"):
+                writer.add([DOCUMENTS[3]], [chunked(DOCUMENTS[3])], vectors, tokens=pooled)
+            writer.add([DOCUMENTS[3]], [chunked(DOCUMENTS[3])], vectors, tokens=unnamed)
+        for use in (
+            lambda: collection.maxsim(POOLED.encode_queries(["x"]), [[0]]),
+            lambda: collection.search_multi_vector(POOLED.encode_queries(["x"]), 1),
+        ):
+            with pytest.raises(EncoderMismatchError):
+                use()
 
 
 def test_another_factor_makes_tokens_again(old: Collection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,7 +94,8 @@ class LateInteractionEncoder:
         end, 4 * dim bytes each: hand over a long list in parts.
         """
         factor = self.pool_factor if pooled else 1
-        return self._encode(check_texts(texts), self._documents, factor, progress)[1]
+        tokens = self._encode(check_texts(texts), self._documents, factor, progress)[1]
+        return tokens if pooled else replace(tokens, made_by="")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut and without special tokens."""
@@ -129,7 +130,7 @@ class LateInteractionEncoder:
             parts.append(pool(tokens, factor))
             if progress is not None:
                 progress(len(turn))
-        return np.concatenate(pooled), _joined(parts)
+        return np.concatenate(pooled), _joined(parts, self.fingerprint)
 
     def _states(self, turn: list[Prepared]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pooled unit vectors and token states; a text without any token has zeros and no states."""
@@ -212,10 +213,11 @@ def _no_tokens(dim: int) -> TokenVectors:
     return TokenVectors(np.empty((0, dim), np.float32), np.zeros(1, np.int64), np.empty((0, 2), np.int32))
 
 
-def _joined(parts: list[TokenVectors]) -> TokenVectors:
+def _joined(parts: list[TokenVectors], made_by: str) -> TokenVectors:
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     return TokenVectors(
         np.concatenate([part.vectors for part in parts]),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
         np.concatenate([part.spans for part in parts]),
+        made_by,
     )

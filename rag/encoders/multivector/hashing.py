@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class HashingTokenEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> TokenVectors:
         """The vectors of all words of queries, never pooled."""
-        return self._encode(check_texts(texts))
+        return replace(self._encode(check_texts(texts)), made_by=self.fingerprint)
 
     def encode_documents(
         self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
@@ -61,7 +62,9 @@ class HashingTokenEncoder:
 
         With `pooled` False there is one for each word whatever `pool_factor` is.
         """
-        tokens = pool(self._encode(check_texts(texts)), self.pool_factor if pooled else 1)
+        tokens = self._encode(check_texts(texts))
+        if pooled:
+            tokens = replace(pool(tokens, self.pool_factor), made_by=self.fingerprint)
         if progress is not None:
             progress(len(tokens))
         return tokens
