@@ -37,6 +37,9 @@ ALL = 2
 """Where there are no more than so many times as many chunks as candidates, all are scored: nothing can be missed, and
 it takes little longer."""
 
+PRODUCTS = 1 << 22
+"""Pairs of tokens that are compared at once for highlights: 16 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
@@ -275,10 +278,12 @@ def _matches(
     """The best of a chunk's tokens for each of the query's."""
     if not len(chunk):
         return []
-    likeness = query @ chunk.T
     matches = []
-    for (start, end), row in zip(query_spans.tolist(), likeness, strict=True):
-        best = int(row.argmax())
-        begin, stop = chunk_spans[best].tolist()
-        matches.append(TokenMatch((start, end), (begin, stop) if 0 <= begin < stop else None, float(row[best])))
+    some = max(PRODUCTS // len(chunk), 1)
+    for first in range(0, len(query), some):
+        likeness = query[first : first + some] @ chunk.T
+        for (start, end), row in zip(query_spans[first : first + some].tolist(), likeness, strict=True):
+            best = int(row.argmax())
+            begin, stop = chunk_spans[best].tolist()
+            matches.append(TokenMatch((start, end), (begin, stop) if 0 <= begin < stop else None, float(row[best])))
     return matches
