@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rag.collection.manifest import TokensRecord
+from rag.collection.searching import Searching
 from rag.collection.selection import grouped
-from rag.collection.snapshot import Snapshot
 from rag.collection.tokens import CODEC, check_dim, chunks_without, score_tokens, search_tokens, with_tokens
 from rag.collection.upgrading import upgrade_tokens
 from rag.collection.writer import Writer
@@ -53,7 +53,7 @@ class TokenMatch:
     score: float
 
 
-class LateInteraction:
+class LateInteraction(Searching):
     """The side of a `rag.collection.Collection` that works on token vectors."""
 
     path: Path
@@ -61,22 +61,10 @@ class LateInteraction:
 
     @property
     @abstractmethod
-    def _open(self) -> Snapshot: ...
-
-    @property
-    @abstractmethod
     def encoder(self) -> Encoder: ...
 
     @abstractmethod
-    def search_dense(
-        self, vectors: ArrayLike, k: int, *, filter: str | None = None, recall: float = RECALL, threads: int = 0
-    ) -> list[Hits]: ...
-
-    @abstractmethod
     def writer(self, *, wait: float = 0, progress: Progress | None = None) -> Writer: ...
-
-    @abstractmethod
-    def _hits(self, matches: Matches) -> list[Hits]: ...
 
     @property
     def has_tokens(self) -> bool:

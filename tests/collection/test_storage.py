@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rag.collection import Collection, Writer, segments, storage
+from rag.collection import Collection, Writer, merging, storage
 from rag.collection.manifest import FORMAT, Manifest
 from rag.encoders import load
 from rag.errors import InputError
@@ -351,7 +351,7 @@ def test_upgrading_at_once_writes_what_would_be_kept_otherwise(old: Filled) -> N
 @low_borders
 def test_an_interrupted_upgrade_goes_on_where_it_was(old: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     built = 0
-    merged = segments.merged
+    merged = merging.merged
 
     def interrupted(*given: object, **more: object) -> object:
         nonlocal built
@@ -361,7 +361,7 @@ def test_an_interrupted_upgrade_goes_on_where_it_was(old: Filled, monkeypatch: p
         return merged(*given, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("rag.collection.writer.merged", interrupted)
+        patch.setattr("rag.collection.merging.merged", interrupted)
         with pytest.raises(KeyboardInterrupt):
             old.collection.upgrade()
     assert [kind for kind, _ in old.forms()] == ["graph", "scan", "scan"]
