@@ -18,6 +18,8 @@ __all__ = ["WordMatch", "print_matches", "word_matches"]
 
 STRONG, WEAK = 0.75, 0.5
 """Cosines from which a match is shown bold, and at all: below, something has to fit best, but nothing fits."""
+LINES, BEFORE = 6, 40
+"""Lines of a text that are shown, and characters before the first match where they are not its first lines."""
 _JOINERS = "\u200c\u200d"
 """Zero-width: within Persian words and emoji made of several."""
 _SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
@@ -57,13 +59,16 @@ def word_matches(query: str, text: str, matches: Sequence[TokenMatch]) -> list[W
 
 
 def print_matches(console: Console, text: str, query: str, matches: Sequence[TokenMatch], width: int) -> None:
-    """The text with the words that matched, and a line that says what they matched."""
+    """The part of the text that shows most of the words that matched, and a line that says what they matched."""
     words = word_matches(query, text, matches)
-    shown = Text(text)
+    places = [match.text for match in words if match.text and match.strength != "none"]
+    start, end = _excerpt(text, places, LINES * width)
+    shown = Text(text[start:end])
     for match in sorted(words, key=lambda match: match.score):
-        if match.text is not None and match.strength != "none":
-            shown.stylize("bold yellow" if match.strength == "strong" else "yellow", *match.text)
-    for line in _collapsed(shown).wrap(console, width)[:6]:
+        if match.text is not None and match.strength != "none" and match.text[1] > start:
+            style = "bold yellow" if match.strength == "strong" else "yellow"
+            shown.stylize(style, max(match.text[0] - start, 0), match.text[1] - start)
+    for line in (Text("… " if start else "") + _collapsed(shown)).wrap(console, width)[:LINES]:
         console.print(Text("     ") + line)
     told = []
     for match in words:
@@ -72,6 +77,19 @@ def print_matches(console: Console, text: str, query: str, matches: Sequence[Tok
         told.append(f"{asked} → -" if match.strength == "none" else f"{asked} → {found} {match.score:.2f}")
     for line in Text("  ".join(told), style="dim").wrap(console, width):
         console.print(Text("     ") + line)
+
+
+def _excerpt(text: str, places: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
+    """The first part of a text, of `size` characters or fewer, that holds most of these places."""
+    size -= BEFORE
+    begins = [0, *sorted(begin for begin, _ in places)]
+    best = max(begins, key=lambda begin: sum(begin <= start and end <= begin + size for start, end in places))
+    if not best:
+        return 0, size + BEFORE
+    start = max(best - BEFORE, 0)
+    if start and (space := text.find(" ", start, best)) >= 0:
+        start = space + 1
+    return start, best + size
 
 
 def _around(text: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -106,6 +106,8 @@ class Service:
             tool.pipeline.bind()
         for collection in self.collections.values():
             _ = collection.encoder
+            if collection.has_tokens:
+                _ = collection.token_encoder
         return self
 
     def start(self) -> None:

@@ -195,6 +195,25 @@ def test_tokens_of_another_encoder_than_the_collections_are_refused(tmp_path: Pa
                 use()
 
 
+def test_tokens_of_another_version_of_a_model_are_made_again_when_that_is_asked_for(tmp_path: Path) -> None:
+    filled(tmp_path / "kb", DOCUMENTS, TOKENS).close()
+    edit_manifest(tmp_path / "kb", lambda content: content["tokens"].update(fingerprint="0" * 32))
+    with Collection.open(tmp_path / "kb", encoder=ENCODER) as collection:
+        assert collection.info().token_vectors is not None
+        found = collection.search_dense(ENCODER.encode_queries(QUERIES), 3)
+        assert [len(hits) for hits in found] == [3, 3, 3], "all else goes on"
+        for use in (
+            lambda: collection.search_multi_vector(QUERIES, 3),
+            lambda: collection.highlights("x", [0]),
+            lambda: collection.maxsim(TOKENS.encode_queries(["x"]), [[0]]),
+            lambda: collection.add_tokens(),
+        ):
+            with pytest.raises(EncoderMismatchError, match="fingerprint 0000"):
+                use()
+        assert collection.add_tokens(TOKENS.name) == 1
+        check(collection, {d.id: d for d in DOCUMENTS})
+
+
 def test_another_factor_makes_tokens_again(old: Collection) -> None:
     old.add_tokens(TOKENS)
     assert old.add_tokens(pool_factor=1) == 0

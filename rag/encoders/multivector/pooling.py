@@ -11,7 +11,7 @@ from rag.errors import ConfigError
 __all__ = ["check_factor", "pool"]
 
 
-PIECE = 4096
+PIECE = 2048
 """Tokens that are clustered together at most: it takes 4 * PIECE**2 bytes, and time that grows in the same way."""
 
 
@@ -21,7 +21,7 @@ def pool(tokens: TokenVectors, factor: int) -> TokenVectors:
     Clavié et al. 2024, "Reducing the footprint of multi-vector retrieval with minimal performance impact via token
     pooling" (arXiv:2409.14683): hierarchical clustering with Ward's criterion, down to ceil(tokens / factor) clusters.
     A cluster's span reaches from the begin of its first token to the end of its last. Tokens that stand for no
-    characters, such as [CLS], stay as they are. A longer text is clustered in pieces of 4,096 tokens. Raises
+    characters, such as [CLS], stay as they are. A longer text is clustered in pieces of 2,048 tokens. Raises
     ConfigError for a factor below 1.
     """
     if check_factor(factor) == 1 or not len(tokens.vectors):

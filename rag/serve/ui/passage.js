@@ -43,6 +43,7 @@ export function passage(text, question, chunk, start) {
       quote.classList.add("open");
       quote.replaceChildren(...withMarks(text, matches, start));
       told.replaceChildren(pairs(matches));
+      quote.querySelector("mark")?.scrollIntoView({ block: "nearest" });
     } catch (problem) {
       button.setAttribute("aria-pressed", "false");
       told.replaceChildren(make("p", { class: "quiet small" }, problem.message));
