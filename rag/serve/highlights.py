@@ -94,19 +94,16 @@ def highlights(pipeline: Pipeline, request: HighlightsRequest) -> dict[str, Any]
         )
     try:
         chunks = collection.chunks(request.chunks)
-        found = collection.highlights(request.query, request.chunks, texts=indexed_texts(collection))
     except NotFoundError:
         raise NoHighlightsError(
             f"not all of the passages {request.chunks} are there", hint="ask again: the collection may have changed"
         ) from None
-    rows = [
-        {
-            "chunk": chunk.id,
-            "matches": [_row(request.query, chunk, m) for m in word_matches(request.query, chunk.text, own)],
-        }
-        for chunk, own in zip(chunks, found, strict=True)
-    ]
-    return Highlights.model_validate({"highlights": rows}).model_dump(mode="json")
+    found = collection.highlights(request.query, request.chunks, texts=indexed_texts(collection))
+    told = []
+    for chunk, matches in zip(chunks, found, strict=True):
+        words = word_matches(request.query, chunk.text, matches)
+        told.append(ChunkMatches(chunk=chunk.id, matches=[_row(request.query, chunk, word) for word in words]))
+    return Highlights(highlights=told).model_dump(mode="json")
 
 
 def _row(query: str, chunk: Chunk, match: WordMatch) -> MatchRow:
