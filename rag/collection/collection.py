@@ -11,27 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rag.collection import locks, segments
 from rag.collection.creation import make
 from rag.collection.engine import Mirror
 from rag.collection.info import Info
 from rag.collection.late import LateInteraction, own_texts
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import Manifest
-from rag.collection.repair import Remake, Report, check_database, rebuild, restored_manifest, verify
+from rag.collection.opening import newest_snapshot
+from rag.collection.repair import Remake, Report, rebuild, verify
 from rag.collection.rows import Fingerprint
-from rag.collection.selection import grouped
 from rag.collection.snapshot import Connections, Snapshot
 from rag.collection.storage import Keeping
 from rag.collection.tokens import CODEC
 from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, MultiVectorEncoder, load, load_multi_vector
-from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
-from rag.index import Matches, Metric
+from rag.errors import CollectionError, EncoderMismatchError
+from rag.index import Metric
 from rag.index.multivector import TokenCodec
 from rag.index.neighbours import Progress
-from rag.index.recommend import RECALL
-from rag.types import Chunk, Document, Hits
+from rag.types import Chunk, Document
 
 __all__ = ["Collection"]
 
@@ -112,7 +110,7 @@ class Collection(LateInteraction):
         folder = Path(path)
         connections = Connections(folder)
         try:
-            snapshot = _newest(folder, connections, repair=repair)
+            snapshot = newest_snapshot(folder, connections, repair=repair)
             collection = cls(folder, snapshot, connections, None)
             if encoder is not None:
                 collection._accept(encoder)
@@ -133,7 +131,7 @@ class Collection(LateInteraction):
         with self._changing:
             current = self._open
             if Manifest.read(self.path).generation != current.generation:
-                newest = _newest(self.path, self._connections, known=current.opened())
+                newest = newest_snapshot(self.path, self._connections, known=current.opened())
                 self._connections.drop()
                 self._snapshot = newest
         return self
@@ -178,11 +176,6 @@ class Collection(LateInteraction):
     def settings(self) -> Mapping[str, Any]:
         """JSON values kept with the collection, such as those of the chunker."""
         return self._open.manifest.settings
-
-    @property
-    def dim(self) -> int:
-        """Numbers a vector."""
-        return self._open.manifest.encoder.dim
 
     @property
     def encoder(self) -> Encoder:
@@ -248,85 +241,6 @@ class Collection(LateInteraction):
         """The line (from 1) on which each character (document id, offset) stands."""
         return self._open.lines(places)
 
-    # Searching
-
-    def search_dense(
-        self,
-        vectors: ArrayLike,
-        k: int,
-        *,
-        filter: str | Sequence[str | None] | None = None,
-        recall: float = RECALL,
-        threads: int = 0,
-    ) -> list[Hits]:
-        """The k chunks with the vectors nearest to each of float32[q, dim], among those that pass the filter.
-
-        `filter` is one for all, or one (or None) for each vector; those that share one are answered together.
-        `recall`: the share of the true k nearest that is to be found on average, above 0 to 1, where a graph is walked.
-        What is scanned does not get worse by less. 1 ranks every vector by the finest copy that there is.
-        """
-        snapshot = self._open
-        queries = np.atleast_2d(np.ascontiguousarray(vectors, dtype=np.float32))
-        _check_k(k)
-        if isinstance(recall, bool) or not isinstance(recall, float | int) or not 0 < recall <= 1:
-            raise InputError(f"recall is {recall!r}, expected a number above 0, at most 1")
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise InputError(f"the vectors have shape {queries.shape}, this collection needs [queries, {self.dim}]")
-
-        def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
-            allowed = None if where is None else snapshot.select(where)
-            asked = queries if len(rows) == len(queries) else queries[rows]
-            if self._mirror is not None:
-                passing = None if allowed is None else allowed.ids
-                return self._hits(self._mirror.search(snapshot.live(), asked, k, passing, threads))
-            return self._hits(segments.search_vectors(snapshot.segments(), asked, k, allowed, recall, threads))
-
-        return grouped(filter, len(queries), search)
-
-    def search_lexical(
-        self,
-        texts: Sequence[str],
-        k: int,
-        *,
-        filter: str | Sequence[str | None] | None = None,
-        k1: float = 0.9,
-        b: float = 0.4,
-        threads: int = 0,
-    ) -> list[Hits]:
-        """The k chunks with the highest BM25 score for each text, among those that pass the filter: one for all, or
-        one (or None) for each text."""
-        snapshot = self._open
-        _check_k(k)
-        if isinstance(texts, str):
-            raise InputError("search_lexical takes a list of texts", hint=f"write [{texts[:40]!r}]")
-        asked = list(texts)
-
-        def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
-            allowed = None if where is None else snapshot.select(where).ids
-            some = [asked[row] for row in rows]
-            return self._hits(segments.search_postings(snapshot.segments(), some, k, allowed, k1, b, threads))
-
-        return grouped(filter, len(asked), search)
-
-    def _hits(self, matches: Matches) -> list[Hits]:
-        counts = (matches.ids >= 0).sum(axis=1)
-        return [
-            Hits(ids[:n], scores[:n], store=self)
-            for ids, scores, n in zip(matches.ids, matches.scores, counts, strict=True)
-        ]
-
-    def select(self, filter: str) -> NDArray[np.int64]:
-        """The ids (int64[n], sorted) of the chunks that pass a filter expression; see `rag.collection.filters`."""
-        return self._open.select(filter).ids
-
-    def fields(self) -> list[str]:
-        """The names that a filter can use."""
-        return self._open.columns()[1].names
-
-    def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
-        """The stored vectors float32[n, dim] of these chunks; NotFoundError."""
-        return segments.vectors_of(self._open.segments(), np.asarray(ids, np.int64), self.dim)
-
     # Changing
 
     def writer(self, *, wait: float = 0, progress: Progress | None = None) -> Writer:
@@ -373,37 +287,5 @@ class Collection(LateInteraction):
         )
         with self._changing:
             rebuild(self.path, self._connections, self._mirror, remake, wait)
-            self._snapshot = _newest(self.path, self._connections, repair=True)
+            self._snapshot = newest_snapshot(self.path, self._connections, repair=True)
         return self.verify()
-
-
-def _newest(
-    folder: Path, connections: Connections, *, known: Sequence[segments.Segment] = (), repair: bool = False
-) -> Snapshot:
-    """The newest generation, checked; with `repair`, as much of it as can be had, unchecked."""
-    while True:
-        try:
-            manifest = Manifest.read(folder)
-        except (DamagedFileError, NotFoundError):
-            if not repair:
-                raise
-            manifest = restored_manifest(folder, connections)
-        snapshot = Snapshot(folder, manifest, locks.GenerationLock(folder, manifest.generation), connections)
-        if repair:
-            return snapshot
-        try:
-            check_database(folder, manifest, connections)
-            snapshot.segments(known)
-            problem = None
-        except (DamagedFileError, NotFoundError) as error:
-            problem = error
-        # A writer that went on in the meantime may have removed files, or rows before the lock was taken.
-        if Manifest.read(folder).generation == manifest.generation:
-            if problem is not None:
-                raise problem
-            return snapshot
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise InputError(f"k is {k}, expected at least 1")

@@ -66,6 +66,8 @@ class TokensInfo:
 
     encoder: str
     dim: int
+    pool_factor: int
+    """Tokens of a text for each vector, about."""
     codec: TokenCodec
     vectors: int
     """That can be found."""
@@ -77,7 +79,15 @@ class TokensInfo:
     def of(cls, record: TokensRecord, segments: Sequence[Segment]) -> TokensInfo:
         tokens = sum(segment.tokens.tokens for segment in segments if segment.tokens is not None)
         size = _token_bytes([segment.record for segment in segments])
-        return cls(record.name, record.dim, record.codec, tokens, size / max(tokens, 1), chunks_without(segments))
+        return cls(
+            encoder=record.name,
+            dim=record.dim,
+            pool_factor=record.pool_factor,
+            codec=record.codec,
+            vectors=tokens,
+            bytes_per_vector=size / max(tokens, 1),
+            missing=chunks_without(segments),
+        )
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rag.collection.manifest import TokensRecord
+from rag.collection.searching import Searching
 from rag.collection.selection import grouped
-from rag.collection.snapshot import Snapshot
 from rag.collection.tokens import CODEC, check_dim, chunks_without, score_tokens, search_tokens, with_tokens
 from rag.collection.upgrading import upgrade_tokens
 from rag.collection.writer import Writer
@@ -37,6 +37,9 @@ ALL = 2
 """Where there are no more than so many times as many chunks as candidates, all are scored: nothing can be missed, and
 it takes little longer."""
 
+PRODUCTS = 1 << 22
+"""Pairs of tokens that are compared at once for highlights: 16 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
@@ -50,7 +53,7 @@ class TokenMatch:
     score: float
 
 
-class LateInteraction:
+class LateInteraction(Searching):
     """The side of a `rag.collection.Collection` that works on token vectors."""
 
     path: Path
@@ -58,22 +61,10 @@ class LateInteraction:
 
     @property
     @abstractmethod
-    def _open(self) -> Snapshot: ...
-
-    @property
-    @abstractmethod
     def encoder(self) -> Encoder: ...
 
     @abstractmethod
-    def search_dense(
-        self, vectors: ArrayLike, k: int, *, filter: str | None = None, recall: float = RECALL, threads: int = 0
-    ) -> list[Hits]: ...
-
-    @abstractmethod
     def writer(self, *, wait: float = 0, progress: Progress | None = None) -> Writer: ...
-
-    @abstractmethod
-    def _hits(self, matches: Matches) -> list[Hits]: ...
 
     @property
     def has_tokens(self) -> bool:
@@ -89,7 +80,7 @@ class LateInteraction:
         record = self._token_record()
         # A collection that moves on to another generation may find other tokens there.
         if self._token_encoder is None or self._token_encoder.fingerprint != record.fingerprint:
-            self._token_encoder = self._accepted(load_multi_vector(record.name))
+            self._token_encoder = self._accepted(load_multi_vector(record.name, pool_factor=record.pool_factor))
         return self._token_encoder
 
     def _token_record(self) -> TokensRecord:
@@ -97,13 +88,13 @@ class LateInteraction:
 
     def _accepted(self, encoder: MultiVectorEncoder) -> MultiVectorEncoder:
         made_by = self._token_record()
+        given = TokensRecord.of(encoder, made_by.codec)
         if (encoder.fingerprint, encoder.dim) != (made_by.fingerprint, made_by.dim):
             raise EncoderMismatchError(
-                f"the token vectors of {self.path} were made by {made_by.name!r} ({made_by.dim} numbers, fingerprint "
-                f"{made_by.fingerprint[:12]}), but the encoder is {encoder.name!r} ({encoder.dim} numbers, fingerprint "
-                f"{encoder.fingerprint[:12]})",
-                hint=f"use {made_by.name!r} in the version that made them, or encode the chunks again: "
-                f"rag upgrade {self.path} --multi-vector --token-encoder {encoder.name}",
+                f"the token vectors of {self.path} were made by {made_by.described()}, but the encoder is "
+                f"{given.described()}",
+                hint=f"use {made_by.name!r} in the version that made them, or encode the chunks again: rag upgrade "
+                f"{self.path} --multi-vector --token-encoder {encoder.name} --token-pool {encoder.pool_factor}",
             )
         return encoder
 
@@ -118,6 +109,7 @@ class LateInteraction:
         parts = self._open.segments()
         record = with_tokens(self.path, self._open.manifest.tokens, parts)
         check_dim(queries.vectors, record.dim)
+        record.check(queries, self.path)
         asked = np.asarray(ids, np.int64)
         if asked.ndim != 2 or len(asked) != len(queries):
             raise InputError(f"candidates have shape {asked.shape}, expected a row for each of {len(queries)} queries")
@@ -156,6 +148,7 @@ class LateInteraction:
         else:
             tokens = self.token_encoder.encode_queries(list(queries))
         check_dim(tokens.vectors, record.dim)
+        record.check(tokens, self.path)
         deep = max(k, candidates)
 
         def search(rows: NDArray[np.int64], where: str | None) -> list[Hits]:
@@ -180,13 +173,13 @@ class LateInteraction:
     ) -> list[list[TokenMatch]]:
         """For each of these chunks (int64[n]), what each token of the query matched in it, in the order of the query.
 
-        The chunks are encoded again, since the places of tokens are not stored: `texts` says what was indexed for
-        them, their own text by default. Tokens that stand for no word of the query are left out.
+        The chunks are encoded again, without pooling, since the places of tokens are not stored: `texts` says what was
+        indexed for them, their own text by default. Tokens that stand for no word of the query are left out.
         """
         encoder = self.token_encoder
         chunks = self._open.chunks(np.asarray(ids, np.int64))
         indexed = list((texts or own_texts)(chunks))
-        asked, stored = encoder.encode_queries([query]), encoder.encode_documents(indexed)
+        asked, stored = encoder.encode_queries([query]), encoder.encode_documents(indexed, pooled=False)
         words = np.flatnonzero(asked.spans[:, 1] > asked.spans[:, 0])
         found = []
         for number, (chunk, text) in enumerate(zip(chunks, indexed, strict=True)):
@@ -201,6 +194,7 @@ class LateInteraction:
         self,
         encoder: str | MultiVectorEncoder | None = None,
         *,
+        pool_factor: int | None = None,
         codec: TokenCodec | None = None,
         texts: Callable[[Sequence[Chunk]], Sequence[str]] | None = None,
         wait: float = 0,
@@ -209,16 +203,14 @@ class LateInteraction:
         """Hold token vectors from now on, and encode the chunks that have none; returns how many segments these were.
 
         `encoder`: an encoder, or a name for `rag.encoders.load_multi_vector`; by default what made the tokens that are
-        there, else the model that makes the collection's single vectors. Tokens of another one are made again. `codec`
-        is that of `rag.index.multivector.TokenStore`; `texts` says what was indexed for chunks, their own text by
+        there, else the model that makes the collection's single vectors. `pool_factor` goes with a name, `codec` is
+        that of `rag.index.multivector.TokenStore`; both stay as they are if left out, and are 1 and "int8" at first.
+        Tokens of another encoder or factor are made again. `texts` says what was indexed for chunks, their own text by
         default. Each segment is a generation of its own: readers go on, nothing is lost whenever it is interrupted,
         and the next call goes on from there. Raises what `writer` raises.
         """
         known = self._open.manifest.tokens
-        if encoder is None and known is not None:
-            encoder = self.token_encoder
-        made_by = encoder or self.encoder.name
-        made_by = load_multi_vector(made_by) if isinstance(made_by, str) else made_by
+        made_by = self._wanted(known, encoder, pool_factor)
         kept = codec or (CODEC if known is None else known.codec)
 
         def encode(chunks: Sequence[Chunk]) -> TokenVectors:
@@ -228,6 +220,20 @@ class LateInteraction:
             given = upgrade_tokens(writer, TokensRecord.of(made_by, kept), encode, progress)
         self._token_encoder = made_by
         return given
+
+    def _wanted(
+        self, known: TokensRecord | None, encoder: str | MultiVectorEncoder | None, pool_factor: int | None
+    ) -> MultiVectorEncoder:
+        """The encoder that is to make the tokens, where these are known ones or none."""
+        if encoder is not None and not isinstance(encoder, str):
+            if pool_factor not in (None, encoder.pool_factor):
+                raise InputError(f"{encoder.name!r} pools by {encoder.pool_factor}, not by {pool_factor}")
+            return encoder
+        before = 1 if known is None else known.pool_factor
+        if known is not None and encoder is None and pool_factor in (None, before):
+            return self.token_encoder
+        name = encoder or (self.encoder.name if known is None else known.name)
+        return load_multi_vector(name, pool_factor=before if pool_factor is None else pool_factor)
 
 
 def own_texts(chunks: Sequence[Chunk]) -> list[str]:
@@ -260,10 +266,12 @@ def _matches(
     """The best of a chunk's tokens for each of the query's."""
     if not len(chunk):
         return []
-    likeness = query @ chunk.T
     matches = []
-    for (start, end), row in zip(query_spans.tolist(), likeness, strict=True):
-        best = int(row.argmax())
-        begin, stop = chunk_spans[best].tolist()
-        matches.append(TokenMatch((start, end), (begin, stop) if 0 <= begin < stop else None, float(row[best])))
+    some = max(PRODUCTS // len(chunk), 1)
+    for first in range(0, len(query), some):
+        likeness = query[first : first + some] @ chunk.T
+        for (start, end), row in zip(query_spans[first : first + some].tolist(), likeness, strict=True):
+            best = int(row.argmax())
+            begin, stop = chunk_spans[best].tolist()
+            matches.append(TokenMatch((start, end), (begin, stop) if 0 <= begin < stop else None, float(row[best])))
     return matches

@@ -14,8 +14,8 @@ from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.collection.storage import Keeping, Storage
 from rag.collection.tokens import TokenStorage
-from rag.encoders import MultiVectorEncoder
-from rag.errors import CollectionError, DamagedFileError, NotFoundError
+from rag.encoders import MultiVectorEncoder, TokenVectors
+from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, NotFoundError
 from rag.index import Metric
 from rag.index.multivector import TokenCodec
 
@@ -49,11 +49,32 @@ class TokensRecord(_Record):
     name: str
     fingerprint: str
     dim: int = Field(ge=1)
+    pool_factor: int = Field(1, ge=1)
     codec: TokenCodec
 
     @classmethod
     def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
-        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
+        return cls(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            pool_factor=encoder.pool_factor,
+            codec=codec,
+        )
+
+    def check(self, tokens: TokenVectors, folder: Path) -> None:
+        """EncoderMismatchError for tokens that are known to be of another encoder, or pooled otherwise."""
+        if tokens.made_by not in ("", self.fingerprint):
+            raise EncoderMismatchError(
+                f"token vectors of {folder} are made by {self.described()}, and these by an encoder with fingerprint "
+                f"{tokens.made_by[:12]}",
+                hint="encode with collection.token_encoder",
+            )
+
+    def described(self) -> str:
+        """The encoder, for messages."""
+        pooled = f"pooled by {self.pool_factor}, " if self.pool_factor > 1 else ""
+        return f"{self.name!r} ({self.dim} numbers, {pooled}fingerprint {self.fingerprint[:12]})"
 
 
 class SegmentRecord(_Record):

@@ -29,7 +29,8 @@ from rag.collection.engine import Mirror
 from rag.collection.generations import publish, recover, sweep
 from rag.collection.manifest import NAME as MANIFEST
 from rag.collection.manifest import Manifest, SegmentRecord
-from rag.collection.segments import NONE, Part, Segment, merged
+from rag.collection.merging import merged
+from rag.collection.segments import NONE, Part, Segment
 from rag.collection.snapshot import ALL_DOCUMENTS, Connections, Snapshot, chunk_ids
 from rag.collection.storage import StoredIndex, open_vectors
 from rag.collection.tokens import add_tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,19 @@ from numpy.typing import NDArray
 from rag.collection.files import REBUILD, FileRecord, read_checked, record, write_new
 from rag.collection.manifest import SegmentRecord
 from rag.collection.selection import Selection
-from rag.collection.storage import MOST_DELETED, Storage, StoredIndex, open_vectors
-from rag.collection.tokens import TokenStorage, open_tokens
+from rag.collection.storage import StoredIndex, open_vectors
+from rag.collection.tokens import open_tokens
 from rag.errors import DamagedFileError, NotFoundError
 from rag.index import GraphIndex, Matches, ScanIndex, merge_matches
-from rag.index.lexical import LexicalIndex, merge_lexical, search_lexical
+from rag.index.lexical import LexicalIndex, search_lexical
 from rag.index.multivector import TokenStore
-from rag.index.neighbours import Progress
 from rag.index.opening import IndexFile, describe
 
 __all__ = [
     "NONE",
     "Part",
     "Segment",
-    "alike",
     "between",
-    "merged",
-    "plan",
     "search_postings",
     "search_vectors",
     "vectors_of",
@@ -37,8 +32,6 @@ __all__ = [
 ]
 
 NONE: NDArray[np.int64] = np.empty(0, np.int64)
-
-MOST_SEGMENTS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,45 +113,6 @@ def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> F
     name = f"segments/{number:08d}.deleted"
     write_new(folder / name, deleted.astype("<i8").tobytes())
     return record(folder, name)
-
-
-def merged(
-    parts: Sequence[Part], storage: Storage, token_storage: TokenStorage | None = None, progress: Progress | None = None
-) -> Part:
-    """One part that holds what is live in these: token vectors only where all of them have some."""
-    vectors = storage.build(parts, progress)
-    tokens = None if token_storage is None else token_storage.build(parts, progress)
-    deleted = np.unique(np.concatenate([part.deleted for part in parts]))
-    same = len(parts) == 1 and not len(deleted)
-    postings = parts[0].postings if same else merge_lexical([part.postings for part in parts], deleted)
-    return Part(vectors, postings, NONE, tokens=tokens)
-
-
-def plan(chunks: Sequence[int], deleted: Sequence[int]) -> list[tuple[int, int]]:
-    """Which neighbouring segments to write anew as one: half-open ranges, in order, that do not overlap.
-
-    With more than 8 segments, the last ones are merged, from the first that is no larger than all after it together:
-    so a chunk is rewritten only when its segment at least doubles, a logarithmic number of times in all (the
-    logarithmic method of Bentley and Saxe 1980). A segment of which more than a quarter is deleted is rewritten.
-    """
-    live = [n - d for n, d in zip(chunks, deleted, strict=True)]
-    tail = len(live)
-    if len(live) > MOST_SEGMENTS:
-        tail = next((i for i in range(len(live) - 1) if live[i] <= sum(live[i + 1 :])), tail)
-    alone = [(i, i + 1) for i in range(tail) if deleted[i] > MOST_DELETED * chunks[i]]
-    return alone + ([(tail, len(live))] if tail < len(live) else [])
-
-
-def alike(ranges: Sequence[tuple[int, int]], kinds: Sequence[bool]) -> list[tuple[int, int]]:
-    """These ranges, cut where the kind changes; what is then alone and was not before is left out.
-
-    So segments that have token vectors are not merged with those that an upgrade has not reached yet.
-    """
-    cut = []
-    for begin, end in ranges:
-        edges = [begin, *(at for at in range(begin + 1, end) if kinds[at] != kinds[at - 1]), end]
-        cut += [(a, b) for a, b in pairwise(edges) if b - a > 1 or end - begin == 1]
-    return cut
 
 
 def between(ids: NDArray[np.int64], part: Part) -> NDArray[np.int64]:

@@ -10,12 +10,11 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,9 +32,9 @@ from rag.collection.engine import Mirror
 from rag.collection.files import sync
 from rag.collection.filters import parse
 from rag.collection.generations import publish, recover
-from rag.collection.manifest import SegmentRecord
+from rag.collection.merging import Plan, next_segments, plan
 from rag.collection.rows import Fingerprint, NewRows
-from rag.collection.segments import NONE, Part, alike, between, merged, plan, write_tombstones
+from rag.collection.segments import NONE, Part
 from rag.collection.snapshot import ALL_DOCUMENTS, Snapshot
 from rag.collection.storage import Keeping, StoredIndex
 from rag.collection.tokens import add_tokens, check_tokens
@@ -47,9 +46,6 @@ from rag.index.neighbours import Progress
 from rag.types import Chunk, Document
 
 __all__ = ["Writer"]
-
-Plan: TypeAlias = Callable[[Sequence[int], Sequence[int]], list[tuple[int, int]]]
-"""From the chunks of segments, and how many of each are deleted, the half-open ranges to write anew as one."""
 
 LIVE = (
     "SELECT key, born, first_chunk, chunks FROM documents WHERE died IS NULL AND id IN (SELECT value FROM json_each(?))"
@@ -165,7 +161,10 @@ class Writer:
             twice = next(name for name in ids if ids.count(name) > 1)
             raise InputError(f"document {twice!r} is given twice in one call")
 
-        check_tokens(self._folder, self._base.manifest.tokens, tokens, total)
+        record = self._base.manifest.tokens
+        check_tokens(self._folder, record, tokens, total)
+        if record is not None and tokens is not None:
+            record.check(tokens, self._folder)
         with self._changing() as db:
             key = int((db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone() or (0,))[0])
             block = int(db.execute("SELECT coalesce(max(id), -1) + 1 FROM blocks").fetchone()[0])
@@ -334,7 +333,8 @@ class Writer:
         with self._changing() as db:
             try:
                 numbers = count(self._base.manifest.next_file)
-                segments = self._segments(numbers, planned)
+                dead = np.unique(np.concatenate([NONE, *self._dead]))
+                segments = next_segments(self._base, self._new_part(), dead, planned, numbers, self._progress)
                 sync(self._folder / "segments")
                 manifest = self._base.manifest.model_copy(
                     update={
@@ -369,37 +369,6 @@ class Writer:
             with suppress(CollectionError), self._changing() as db:
                 db.commit()
         return self.generation
-
-    def _segments(self, numbers: Iterator[int], planned: Plan) -> list[SegmentRecord]:
-        """The segments of the next generation: with the new chunks, without what is too much deleted, merged."""
-        storage, token_storage = self._base.manifest.storage, self._base.manifest.token_storage
-        parts: list[Part] = list(self._base.segments())
-        dead = np.unique(np.concatenate([NONE, *self._dead]))
-        deleted = [np.union1d(part.deleted, between(dead, part)) for part in parts]
-        if (new := self._new_part()) is not None:
-            parts.append(new)
-            deleted.append(NONE)
-        sizes = [len(part.ids) for part in parts]
-        counts = [len(ids) for ids in deleted]
-        runs = dict(alike(planned(sizes, counts), [part.tokens is not None for part in parts]))
-
-        records: list[SegmentRecord] = []
-        at = 0
-        while at < len(parts):
-            end = runs.get(at, at + 1)
-            run = [replace(p, deleted=d) for p, d in zip(parts[at:end], deleted[at:end], strict=True)]
-            stored = self._base.manifest.segments[at] if at < len(self._base.manifest.segments) else None
-            if not any(len(part.deleted) < len(part.ids) for part in run):
-                pass  # nothing is left of it
-            elif at in runs or stored is None:
-                records.append(merged(run, storage, token_storage, self._progress).write(self._folder, next(numbers)))
-            elif len(run[0].deleted) > stored.deleted:
-                tombstones = write_tombstones(self._folder, next(numbers), run[0].deleted)
-                records.append(stored.model_copy(update={"deleted": len(run[0].deleted), "tombstones": tombstones}))
-            else:
-                records.append(stored)
-            at = end
-        return records
 
     def _new_part(self) -> Part | None:
         if not self._new_texts:

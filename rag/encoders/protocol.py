@@ -59,12 +59,14 @@ class TokenVectors:
 
     `vectors` float32[t, dim] of unit length; text i has `vectors[offsets[i]:offsets[i + 1]]`, `offsets` int64[n + 1].
     `spans` int32[t, 2]: begin and end of each token's characters in its text; (0, 0) for a token that stands for none,
-    such as [CLS]. Raises InputError when the three do not fit together.
+    such as [CLS]. `made_by`: the fingerprint of the encoder; empty when it is not known. Raises InputError when the
+    three do not fit together.
     """
 
     vectors: NDArray[np.float32]
     offsets: NDArray[np.int64]
     spans: NDArray[np.int32]
+    made_by: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.vectors)
@@ -99,7 +101,12 @@ class MultiVectorEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What `rag.encoders.load_multi_vector` takes to make this encoder again."""
+        """What `rag.encoders.load_multi_vector` takes, with `pool_factor`, to make this encoder again."""
+        ...
+
+    @property
+    def pool_factor(self) -> int:
+        """Documents keep about one vector for so many tokens (`rag.encoders.multivector.pool`); 1: one for each."""
         ...
 
     @property
@@ -121,8 +128,13 @@ class MultiVectorEncoder(Protocol):
         """The token vectors of queries."""
         ...
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
-        """The token vectors of documents; `progress` is called with the number of texts done since last."""
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
+        """The token vectors of documents; `progress` is called with the number of texts done since last.
+
+        With `pooled` False there is one for each token whatever `pool_factor` is, so that spans are those of words.
+        """
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

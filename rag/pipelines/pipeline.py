@@ -24,6 +24,7 @@ from rag.pipelines.node import Node
 from rag.pipelines.parallel import Whole
 from rag.pipelines.plan import Checker, Plan, Scope, Slot, argument, compile_flow, make_plan, merge_scopes
 from rag.pipelines.plan import Path as FlowPath
+from rag.pipelines.rewrite import EmbedsTokens
 from rag.pipelines.rewrite import rewrite as rewritten
 from rag.pipelines.spans import tracing
 from rag.types import Query, State
@@ -224,7 +225,12 @@ class Pipeline(Flow):
     @property
     def parts(self) -> list[Pipeline]:
         """The pipelines within this one, however deep, in the order of the flow."""
-        return list(_pipelines(self.flow))
+        return [flow for flow in _flows(self.flow) if isinstance(flow, Pipeline)]
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether it, or a pipeline within it, ranks by token vectors, which its collection must then hold."""
+        return any(isinstance(flow, EmbedsTokens) and flow.embeds_tokens() for flow in _flows(self))
 
     def explain(self) -> str:
         """The plan as text: every node with its settings, the channels it reads and writes, the resources it needs.
@@ -310,12 +316,11 @@ class Pipeline(Flow):
         return inputs
 
 
-def _pipelines(flow: Flow) -> Iterator[Pipeline]:
-    """The pipelines in a flow, in its order; one before those within it."""
-    if isinstance(flow, Pipeline):
-        yield flow
+def _flows(flow: Flow) -> Iterator[Flow]:
+    """A flow and those inside it, however deep, in their order; one before those within it."""
+    yield flow
     for part in (flow.flow,) if isinstance(flow, Pipeline) else inside(flow):
-        yield from _pipelines(part)
+        yield from _flows(part)
 
 
 def _input_types(inputs: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rag.errors import FlowError
+from rag.serve.indexing import TokenEncoder, TokenPool
 
 if TYPE_CHECKING:
     from rag.pipelines import Pipeline
@@ -31,16 +32,23 @@ def evaluate(
     sample: Annotated[int | None, typer.Option(min=1, help="Use so many questions, always the same ones.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Pipeline to compare with; the first one when left out.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder of the documents.")] = None,
+    multi_vector: Annotated[
+        bool,
+        typer.Option("--multi-vector", help="Keep token vectors too, even if no pipeline is seen to work by them."),
+    ] = False,
+    token_encoder: TokenEncoder = None,
+    token_pool: TokenPool = None,
     llm: Annotated[str | None, typer.Option(help="Language model, for pipelines that need one.")] = None,
     per_query: Annotated[Path | None, typer.Option(help="File for one JSON line for each pipeline and query.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON, per-query values included.")] = False,
 ) -> None:
     """Measure pipelines on a data set and compare them, with significance.
 
-    The documents are indexed once, one chunk each, and kept in the user's cache. What several pipelines have in common
-    is computed once, so the times of the later ones leave that out.
+    The documents are indexed once, one chunk each, and kept in the user's cache; with token vectors where one of the
+    pipelines ranks by late interaction. What several pipelines have in common is computed once, so the times of the
+    later ones leave that out.
     """
-    from rag.encoders import DEFAULT
+    from rag.encoders import DEFAULT, load_multi_vector
     from rag.evaluate import collection_of, find
     from rag.evaluate import evaluate as measure_runs
     from rag.pipelines import ContentCache
@@ -56,7 +64,11 @@ def evaluate(
     answering = [name for name, pipeline in ready.items() if "answer" in pipeline.outputs]
     measures = tuple(measure) or (ANSWERS if len(answering) == len(ready) else RANKING)
     channel = "answer" if set(measures) <= set(ANSWERS) else "hits"
-    with collection_of(data, encoder=encoder or config.encoder or DEFAULT, progress=not json_out) as collection:
+    made_by = encoder or config.encoder or DEFAULT
+    tokens = None
+    if multi_vector or token_encoder or token_pool or any(pipeline.uses_tokens for pipeline in ready.values()):
+        tokens = load_multi_vector(token_encoder or made_by, pool_factor=token_pool or 1)
+    with collection_of(data, encoder=made_by, tokens=tokens, progress=not json_out) as collection:
         cache = ContentCache() if len(ready) > 1 else None
         runs = {}
         for name, pipeline in ready.items():

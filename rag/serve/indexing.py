@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag.operators.indexing.ingest import IndexProgress, IndexReport
     from rag.operators.indexing.settings import IndexSettings
 
-__all__ = ["KB", "Codec", "Json", "TokenCodec", "TokenCodecOption", "TokenEncoder", "add_to"]
+__all__ = ["KB", "Codec", "Json", "TokenCodec", "TokenCodecOption", "TokenEncoder", "TokenPool", "add_to"]
 
 KB = Annotated[Path, typer.Argument(help="The collection's folder.", metavar="KB")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -70,6 +70,13 @@ TokenCodecOption = Annotated[
     TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: int8 if left out.")
 ]
 
+TokenPool = Annotated[
+    int | None,
+    typer.Option(
+        "--token-pool", min=1, help="Keep about one vector for so many tokens of a document: 1, all, if left out."
+    ),
+]
+
 
 def index(
     kb: KB,
@@ -100,6 +107,7 @@ def index(
         typer.Option("--multi-vector", help="A new collection keeps token vectors too, for late interaction."),
     ] = False,
     token_encoder: TokenEncoder = None,
+    token_pool: TokenPool = None,
     token_codec: TokenCodecOption = None,
     language: Annotated[str, typer.Option(help="Language of a new collection's words, for BM25.")] = "english",
     json_out: Json = False,
@@ -110,7 +118,7 @@ def index(
     interrupted run goes on where it was. The settings of the first run stay in force unless they are given again.
     """
     from rag.collection import Collection
-    from rag.encoders import DEFAULT
+    from rag.encoders import DEFAULT, load_multi_vector
     from rag.index.engines import canonical_uri
     from rag.operators.indexing.ingest import index_paths
     from rag.serve import show
@@ -121,6 +129,7 @@ def index(
             from rag.errors import NotFoundError
 
             raise NotFoundError(f"there is no file or folder {str(path)!r}")
+    tokens = multi_vector or any(option is not None for option in (token_encoder, token_pool, token_codec))
     if Collection.exists(kb):
         collection = Collection.open(kb)
         facts = collection.info()
@@ -143,15 +152,15 @@ def index(
                 f"{kb} keeps vectors as {facts.codec!r}, not as {codec.value!r}",
                 hint=f"rag upgrade {kb} --codec {codec.value}",
             )
-        if multi_vector or token_encoder or token_codec:
-            _check_tokens(collection, facts, token_encoder, token_codec)
+        if tokens:
+            _check_tokens(collection, facts, token_encoder, token_pool, token_codec)
     else:
         chosen = encoder or load_config().encoder
         given: dict[str, Any] = {"encoder": chosen} if chosen else {}
         if codec is not None:
             given["codec"] = codec.value
-        if multi_vector or token_encoder or token_codec:
-            given["tokens"] = token_encoder or chosen or DEFAULT
+        if tokens:
+            given["tokens"] = load_multi_vector(token_encoder or chosen or DEFAULT, pool_factor=token_pool or 1)
         if token_codec is not None:
             given["token_codec"] = token_codec.value
         collection = Collection.create(kb, engine=engine, language=language, **given)
@@ -165,20 +174,25 @@ def index(
             _print_report(collection, report)
 
 
-def _check_tokens(collection: Collection, facts: Info, encoder: str | None, codec: TokenCodec | None) -> None:
+def _check_tokens(
+    collection: Collection, facts: Info, encoder: str | None, pool: int | None, codec: TokenCodec | None
+) -> None:
     """ConfigError unless the collection keeps token vectors, and as is asked for."""
     kept = facts.token_vectors
     if kept is None:
         what = "keeps no token vectors"
     elif encoder is not None and encoder != kept.encoder:
         what = f"keeps token vectors of {kept.encoder!r}, not of {encoder!r}"
+    elif pool is not None and pool != kept.pool_factor:
+        what = f"keeps a token vector for every {kept.pool_factor} tokens, not for every {pool}"
     elif codec is not None and codec.value != kept.codec:
         what = f"keeps token vectors as {kept.codec!r}, not as {codec.value!r}"
     else:
         return
     collection.close()
-    options = [f"--token-encoder {encoder}"] * bool(encoder) + [f"--token-codec {codec.value}" if codec else ""]
-    hint = " ".join(["rag upgrade", str(collection.path), "--multi-vector", *filter(None, options)])
+    wanted = {"encoder": encoder, "pool": pool, "codec": codec and codec.value}
+    options = [f"--token-{name} {value}" for name, value in wanted.items() if value]
+    hint = " ".join(["rag upgrade", str(collection.path), "--multi-vector", *options])
     raise ConfigError(f"{collection.path} {what}", hint=hint)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rag.serve.indexing import KB, Codec, Json, TokenCodecOption, TokenEncoder
+from rag.serve.indexing import KB, Codec, Json, TokenCodecOption, TokenEncoder, TokenPool
 
 if TYPE_CHECKING:
     from rag.collection.info import Info
@@ -63,8 +63,10 @@ def _tokens_kept(kb: Path, facts: Info) -> str:
     kept = facts.token_vectors
     if kept is None:
         return "none: one vector a chunk"
+    pooled = f", one for every {kept.pool_factor} tokens" if kept.pool_factor > 1 else ""
     told = (
-        f"{kept.vectors} of {kept.encoder}, {kept.dim} dimensions, {kept.codec}, {kept.bytes_per_vector:.0f} bytes each"
+        f"{kept.vectors} of {kept.encoder}{pooled}, {kept.dim} dimensions, {kept.codec}, "
+        f"{kept.bytes_per_vector:.0f} bytes each"
     )
     if kept.missing:
         told += f"\n{kept.missing} of {facts.chunks} chunks have none yet: rag upgrade {kb} --multi-vector goes on"
@@ -103,6 +105,7 @@ def upgrade(
         bool, typer.Option("--multi-vector", help="Encode the chunks again, to keep a vector for each token as well.")
     ] = False,
     token_encoder: TokenEncoder = None,
+    token_pool: TokenPool = None,
     token_codec: TokenCodecOption = None,
     json_out: Json = False,
 ) -> None:
@@ -114,13 +117,14 @@ def upgrade(
     from rag.operators.indexing.ingest import indexed_texts
     from rag.serve import show
 
-    tokens = multi_vector or token_encoder is not None or token_codec is not None
+    tokens = multi_vector or any(option is not None for option in (token_encoder, token_pool, token_codec))
     rewritten = encoded = 0
     with Collection.open(kb) as collection:
         with show.Progress() as progress:
             if tokens:
                 encoded = collection.add_tokens(
                     token_encoder,
+                    pool_factor=token_pool,
                     codec=None if token_codec is None else token_codec.value,
                     texts=indexed_texts(collection),
                     progress=progress,

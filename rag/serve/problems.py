@@ -21,11 +21,15 @@ from rag.errors import (
     RagError,
 )
 
-__all__ = ["BusyError", "Problem", "StoppingError", "UnknownPipelineError", "problem_of"]
+__all__ = ["BusyError", "NoHighlightsError", "Problem", "StoppingError", "UnknownPipelineError", "problem_of"]
 
 
 class UnknownPipelineError(NotFoundError):
     """The service has no pipeline of this name."""
+
+
+class NoHighlightsError(NotFoundError):
+    """What matched cannot be told: there are no token vectors, or no such passage any more."""
 
 
 class BusyError(RagError):
@@ -74,6 +78,7 @@ _KINDS: list[tuple[type[RagError], tuple[int, str]]] = [
     (FlowError, (500, "Pipeline failed")),
     (ConfigError, (422, "Wrong arguments")),  # what a run finds wrong in its settings came with the call: the filter
     (UnknownPipelineError, (404, "Not found")),
+    (NoHighlightsError, (404, "Not found")),
     (ModelError, (502, "Model failed")),
     (LockedError, (503, "Collection is being written")),
 ]

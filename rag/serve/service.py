@@ -21,6 +21,7 @@ from rag.pipelines import NodeFinished, NodeStarted, Noted, Pipeline, Run, Span,
 from rag.pipelines.events import Event
 from rag.pipelines.execution import Stopped
 from rag.serve.coalesce import Coalescer
+from rag.serve.highlights import HighlightsRequest, highlights
 from rag.serve.metrics import Counter, Gauge, Histogram
 from rag.serve.problems import BusyError, StoppingError, UnknownPipelineError, problem_of
 from rag.serve.tools import Tool
@@ -105,6 +106,8 @@ class Service:
             tool.pipeline.bind()
         for collection in self.collections.values():
             _ = collection.encoder
+            if collection.has_tokens:
+                _ = collection.token_encoder
         return self
 
     def start(self) -> None:
@@ -197,6 +200,20 @@ class Service:
                 future.cancel()
                 self._runs.discard(run)
                 self._note_spans(name, run.spans)
+
+    async def highlights(self, name: str, arguments: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """Which words of passages that a pipeline found matched which of a question; see `rag.serve.highlights`.
+
+        Raises as `run` does, and NoHighlightsError.
+        """
+        pipeline = self.tool(name).pipeline
+        with self._counted(f"{name}/highlights"):
+            request = HighlightsRequest.parse(arguments)
+            work = asyncio.get_running_loop().run_in_executor(self._streaming, highlights, pipeline, request)
+            try:
+                return await asyncio.wait_for(work, self.limits.seconds)
+            except asyncio.TimeoutError:
+                raise DeadlineError(f"it took longer than {self.limits.seconds:g} s") from None
 
     def _coalescer(self, name: str, tool: Tool) -> Coalescer:
         def observe(size: int, spans: Iterable[Span]) -> None:

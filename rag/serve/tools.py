@@ -27,7 +27,7 @@ from rag.pipelines.plan import Slot
 from rag.serve.show import as_json
 from rag.types import Context, Hits, Query, State
 
-__all__ = ["Call", "Tool", "call", "function_schema"]
+__all__ = ["Call", "Tool", "call", "function_schema", "without_titles"]
 
 _MAIN_RESULTS = ("answer", "hits", "context")
 _DESCRIPTIONS = {
@@ -125,7 +125,7 @@ class Tool:
 
     def input_schema(self, refs: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema (draft 2020-12) of the arguments; `refs` is the form of references to parts of it."""
-        return _without_titles(self._arguments.model_json_schema(ref_template=refs))
+        return without_titles(self._arguments.model_json_schema(ref_template=refs))
 
     def output_schema(self, refs: str = "#/$defs/{model}") -> dict[str, Any]:
         """The JSON Schema of the result."""
@@ -133,7 +133,7 @@ class Tool:
         for channel, (kind, sure) in self.outputs.items():
             members[channel] = (kind, ...) if sure else (kind | None, None)
         model: type[BaseModel] = create_model("Result", **members)
-        return _without_titles(model.model_json_schema(mode="serialization", ref_template=refs))
+        return without_titles(model.model_json_schema(mode="serialization", ref_template=refs))
 
     def parse(self, arguments: Mapping[str, Any] | bytes) -> Call:
         """The call that these arguments ask for: a mapping, or JSON text. Raises InputError naming what is wrong."""
@@ -247,12 +247,12 @@ def _fits_json(kind: Any) -> bool:
     return True
 
 
-def _without_titles(schema: dict[str, Any]) -> dict[str, Any]:
+def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema without the titles that pydantic derives from field names."""
 
     def stripped(value: Any) -> Any:
         if isinstance(value, dict):
-            return _without_titles(value)
+            return without_titles(value)
         return [stripped(item) for item in value] if isinstance(value, list) else value
 
     return {k: stripped(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rag.collection import Collection, database, files, generations, locks, manifest, segments, upgrading, writer
-from tests.collection.samples import ENCODER, TOKENS, advance, check, document, histories, put
+from tests.collection.samples import ENCODER, POOLED, TOKENS, advance, check, document, histories, put
 
 
 def write_until_killed(path: Path, acknowledged: int, commits: int) -> NoReturn:
@@ -49,6 +49,7 @@ def die_at(step: int) -> None:
         (os, "unlink"),
         (files, "checksum"),
         (segments, "record"),
+        (upgrading, "record"),
         (locks, "announce"),
         (writer, "purge"),
         (writer, "recover"),
@@ -112,7 +113,8 @@ def run(path: Path, how: str, count: int) -> None:
 
 
 def upgrade(path: Path, count: int) -> None:
-    """Die at every step of an upgrade; each goes on from where the last one was, until one comes to its end."""
+    """Die at every step of giving tokens to a collection, and of making them again, pooled; each process goes on from
+    where the last one was, until one comes to its end."""
     upgrading.PIECE = 4
     os.fsync = lambda descriptor: None
     state = {f"doc{i}": document(f"doc{i}", i) for i in range(8)}
@@ -120,27 +122,31 @@ def upgrade(path: Path, count: int) -> None:
         for names in (list(state)[:3], list(state)[3:5], list(state)[5:]):
             put(writing, [state[name] for name in names])
             writing.commit()
-    generation = 0
-    for deaths in range(count):
-        child = os.fork()
-        if child == 0:
-            die_at(deaths + 1)
+    deaths = generation = 0
+    for encoder in (TOKENS, POOLED):
+        for step in range(1, count):
+            child = os.fork()
+            if child == 0:
+                die_at(step)
+                with Collection.open(path, encoder=ENCODER) as collection:
+                    collection.add_tokens(encoder)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
             with Collection.open(path, encoder=ENCODER) as collection:
-                collection.add_tokens(TOKENS)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        with Collection.open(path, encoder=ENCODER) as collection:
-            assert collection.generation >= generation
-            generation = collection.generation
-            check(collection, state)
-            report = collection.verify()
-            assert report.ok, report.problems
-            if status == 0:
-                assert collection.has_tokens
-                print(deaths, generation)
-                return
-        assert os.WEXITSTATUS(status) == 9, status
-    raise AssertionError("the upgrade never came to its end")
+                assert collection.generation >= generation
+                generation = collection.generation
+                check(collection, state)
+                report = collection.verify()
+                assert report.ok, report.problems
+                if status == 0:
+                    assert collection.has_tokens
+                    assert collection.token_encoder.fingerprint == encoder.fingerprint
+                    break
+            assert os.WEXITSTATUS(status) == 9, status
+            deaths += 1
+        else:
+            raise AssertionError("the upgrade never came to its end")
+    print(deaths, generation)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import random
-from collections.abc import Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rag.collection import Collection, Writer
+from rag.collection.manifest import _crc
 from rag.encoders import MultiVectorEncoder, TokenVectors, load, load_multi_vector
 from rag.types import Chunk, Document
 
 ENCODER = load("hashing:16")
 TOKENS = load_multi_vector("hashing:16")
+POOLED = load_multi_vector("hashing:16", pool_factor=2)
 WORDS = [first + second for first in ("ba", "ke", "li", "mo", "nu") for second in ("dor", "fin", "gat", "hul", "rix")]
 
 
@@ -43,7 +53,8 @@ def put(writer: Writer, documents: Sequence[Document]) -> NDArray[np.int64]:
     """Add documents, chunked and encoded, with token vectors where the collection holds such."""
     chunks = [chunked(d) for d in documents]
     texts = [c.text for own in chunks for c in own]
-    tokens = None if writer.base.manifest.tokens is None else TOKENS.encode_documents(texts)
+    kept = writer.base.manifest.tokens
+    tokens = None if kept is None else (TOKENS if kept.pool_factor == 1 else POOLED).encode_documents(texts)
     return writer.add(documents, chunks, ENCODER.encode_documents(texts), tokens=tokens)
 
 
@@ -111,9 +122,9 @@ def check(collection: Collection, expected: dict[str, Document], rounding: float
 
 def check_maxsim(collection: Collection, queries: Sequence[str]) -> None:
     """The collection ranks all its chunks by MaxSim as it is written in the paper."""
-    ids = collection.chunk_ids()
-    asked = TOKENS.encode_queries(queries)
-    expected = maxsim(asked, TOKENS.encode_documents([c.text for c in collection.chunks(ids)]))
+    ids, encoder = collection.chunk_ids(), collection.token_encoder
+    asked = encoder.encode_queries(queries)
+    expected = maxsim(asked, encoder.encode_documents([c.text for c in collection.chunks(ids)]))
     candidates = np.repeat(ids[None], len(queries), axis=0)
     assert np.allclose(collection.maxsim(asked, candidates, threads=1), expected, atol=0.02)
     for hits, scores in zip(collection.search_multi_vector(queries, max(len(ids), 1)), expected, strict=True):
@@ -130,3 +141,97 @@ def maxsim(queries: TokenVectors, documents: TokenVectors) -> NDArray[np.float64
             for q in range(len(queries))
         ]
     ).reshape(len(queries), len(documents))
+
+
+def segments_of(collection: Collection) -> list[bool]:
+    """Of each segment, whether it has token vectors."""
+    return [one.token_vectors is not None for one in collection.info().indexes]
+
+
+class Counting:
+    """The encoder of tokens of the tests, which counts the texts it encodes, and may be stopped."""
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self.encoded, self.most = 0, most
+        self.name, self.dim = TOKENS.name, TOKENS.dim
+        self.max_tokens, self.fingerprint, self.pool_factor = TOKENS.max_tokens, TOKENS.fingerprint, TOKENS.pool_factor
+        self.encode_queries, self.count_tokens = TOKENS.encode_queries, TOKENS.count_tokens
+
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
+        if self.encoded + len(texts) > self.most:
+            raise KeyboardInterrupt
+        self.encoded += len(texts)
+        return TOKENS.encode_documents(texts, progress=progress)
+
+
+# What older releases have left, full disks, and readers beside a writer
+
+
+def edit_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the content of a collection's manifest, as if it had been written so."""
+    content = json.loads((path / "manifest.json").read_text())
+    del content["crc32c"]
+    change(content)
+    (path / "manifest.json").write_text(json.dumps({"crc32c": _crc(content), **content}))
+
+
+def downgrade(path: Path, version: int) -> None:
+    """Write the manifest as format 1 or 2 had it."""
+
+    def older(content: dict[str, Any]) -> None:
+        for part in (content, *content["segments"]):
+            del part["tokens"]
+        content |= {"format": version} | ({"codec": "float32"} if version == 1 else {})
+
+    edit_manifest(path, older)
+
+
+@contextmanager
+def full_disk(call: int) -> Iterator[list[str]]:
+    """Inside the block, calls that write to disk fail for lack of space from this one on; which calls there were."""
+    calls: list[str] = []
+
+    def limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any) -> Any:
+            calls.append(name)
+            if len(calls) >= call:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args)
+
+        return write
+
+    with mock.patch.multiple(os, **{name: limited(name, getattr(os, name)) for name in ("fsync", "replace")}):
+        yield calls
+
+
+@contextmanager
+def readers_beside(collection: Collection, asked: ArrayLike, least: float = 1.0) -> Iterator[None]:
+    """While the block runs, one reader keeps its generation and finds what was found before; another goes on to every
+    newer one, and finds at least this share of it."""
+    true = [hits.ids.tolist() for hits in collection.search_dense(asked, 10)]
+    stop, searches, problems = threading.Event(), [0, 0], []
+
+    def read(refresh: bool) -> None:
+        with Collection.open(collection.path, encoder=collection.encoder) as reader:
+            while not stop.is_set() or not searches[refresh]:
+                found = [hits.ids.tolist() for hits in reader.search_dense(asked, 10)]
+                same = sum(len({*one} & {*other}) for one, other in zip(found, true, strict=True))
+                if found != true if not refresh else same < least * sum(map(len, true)):
+                    problems.append((reader.generation, same))
+                searches[refresh] += 1
+                if refresh:
+                    reader.refresh()
+
+    readers = [threading.Thread(target=read, args=(refresh,)) for refresh in (False, True)]
+    for reader in readers:
+        reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert all(searches)
+    assert not problems

@@ -14,7 +14,7 @@ import pytest
 from rag.collection import Collection
 from rag.errors import CollectionError, DamagedFileError, NotFoundError, RagError
 from rag.types import Chunk
-from tests.collection.samples import ENCODER, check, chunked, document, filled, put
+from tests.collection.samples import ENCODER, check, chunked, document, edit_manifest, filled, put
 
 STATE = {f"doc{i}": document(f"doc{i}", sentences=30) for i in range(10)}
 
@@ -243,14 +243,7 @@ def test_repair_of_a_sound_collection_changes_nothing(kb: Path) -> None:
 
 
 def test_a_manifest_cannot_lead_out_of_its_folder(kb: Path) -> None:
-    import json
-
-    from rag.collection.manifest import _crc
-
-    content = json.loads((kb / "manifest.json").read_text())
-    del content["crc32c"]
-    content["segments"][0]["vectors"]["name"] = "segments/../../secret"
-    (kb / "manifest.json").write_text(json.dumps({"crc32c": _crc(content), **content}))
+    edit_manifest(kb, lambda content: content["segments"][0]["vectors"].update(name="segments/../../secret"))
     with pytest.raises(DamagedFileError, match="is not a manifest"):
         Collection.open(kb)
 

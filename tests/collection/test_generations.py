@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.collection import Collection
-from rag.collection.segments import plan
+from rag.collection.merging import plan
 from rag.errors import CollectionError
 from tests.collection.samples import ENCODER, advance, check, document, filled, histories, put
 
@@ -47,7 +47,7 @@ def test_a_reader_keeps_its_generation_until_it_refreshes(tmp_path: Path) -> Non
 
 def test_opening_while_a_writer_removes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader has read the manifest; before it opens the files, they are merged away."""
-    module = sys.modules["rag.collection.collection"]
+    module = sys.modules["rag.collection.opening"]
     original = module.check_database  # called between the two
 
     def overtaken(*args: Any) -> None:

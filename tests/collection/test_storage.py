@@ -5,21 +5,20 @@ With borders lowered, so that a few thousand vectors are enough for a graph; res
 
 from __future__ import annotations
 
-import json
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rag.collection import Collection, Writer, segments, storage
-from rag.collection.manifest import FORMAT, Manifest, _crc
+from rag.collection import Collection, Writer, merging, storage
+from rag.collection.manifest import FORMAT, Manifest
 from rag.encoders import load
 from rag.errors import InputError
 from rag.index import GraphIndex, IdFilter, Metric, ScanIndex, recommend
 from rag.index.profile import profile
 from rag.types import Chunk, Document
+from tests.collection.samples import downgrade, readers_beside
 
 Floats = NDArray[np.float32]
 
@@ -311,24 +310,13 @@ def test_a_commit_tells_how_far_an_index_is_built(tmp_path: Path, monkeypatch: p
 # --- collections of before, and upgrades
 
 
-def downgrade(path: Path) -> None:
-    """Write the manifest as format 1 had it."""
-    content = json.loads((path / "manifest.json").read_text())
-    for newer in ("crc32c", "tokens"):
-        del content[newer]
-    for segment in content["segments"]:
-        del segment["tokens"]
-    content |= {"format": 1, "codec": "float32"}
-    (path / "manifest.json").write_text(json.dumps({"crc32c": _crc(content), **content}))
-
-
 @pytest.fixture
 def old(tmp_path: Path) -> Filled:
     """Three segments of float32 scans, in a collection that never was asked."""
     filled = Filled(tmp_path / "kb", codec="float32")
     filled.commit(made(LARGE, 1), made(2500, 2), made(300, 3))
     filled.delete(np.arange(10))
-    downgrade(filled.path)
+    downgrade(filled.path, 1)
     filled.collection.close()
     filled.collection = Collection.open(filled.path, encoder=ENCODER)
     return filled
@@ -363,7 +351,7 @@ def test_upgrading_at_once_writes_what_would_be_kept_otherwise(old: Filled) -> N
 @low_borders
 def test_an_interrupted_upgrade_goes_on_where_it_was(old: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     built = 0
-    merged = segments.merged
+    merged = merging.merged
 
     def interrupted(*given: object, **more: object) -> object:
         nonlocal built
@@ -373,7 +361,7 @@ def test_an_interrupted_upgrade_goes_on_where_it_was(old: Filled, monkeypatch: p
         return merged(*given, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("rag.collection.writer.merged", interrupted)
+        patch.setattr("rag.collection.merging.merged", interrupted)
         with pytest.raises(KeyboardInterrupt):
             old.collection.upgrade()
     assert [kind for kind, _ in old.forms()] == ["graph", "scan", "scan"]
@@ -399,32 +387,8 @@ def test_upgrading_to_a_codec_and_back(old: Filled) -> None:
 
 @low_borders
 def test_readers_go_on_while_a_collection_is_upgraded(old: Filled) -> None:
-    asked = made(5, 77)
-    true = [hits.ids.tolist() for hits in old.collection.search_dense(asked, 10)]
-    stop, searches, problems = threading.Event(), [0], []
-
-    def read(refresh: bool) -> None:
-        with Collection.open(old.path, encoder=ENCODER) as reader:
-            while not stop.is_set():
-                found = [hits.ids.tolist() for hits in reader.search_dense(asked, 10)]
-                same = sum(len({*one} & {*other}) for one, other in zip(found, true, strict=True))
-                if same < (0.9 * 50 if refresh else 50):
-                    problems.append(same)
-                searches[0] += 1
-                if refresh:
-                    reader.refresh()
-
-    readers = [threading.Thread(target=read, args=(refresh,)) for refresh in (False, True)]
-    for reader in readers:
-        reader.start()
-    try:
+    with readers_beside(old.collection, made(5, 77), least=0.9):
         assert old.collection.upgrade() == 2
-    finally:
-        stop.set()
-        for reader in readers:
-            reader.join()
-    assert not problems
-    assert searches[0] > 0
 
 
 @low_borders

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
-import threading
-from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +9,9 @@ import numpy as np
 import pytest
 
 from rag.collection import Collection
-from rag.collection.manifest import FORMAT, Manifest, _crc
-from rag.collection.upgrading import FOLDER
+from rag.collection.manifest import Manifest
 from rag.encoders import TokenVectors, load_multi_vector
-from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError
+from rag.errors import CollectionError, EncoderMismatchError, InputError
 from rag.index.files import read_sections
 from rag.types import Chunk, Document
 from tests.collection.samples import (
@@ -32,32 +26,11 @@ from tests.collection.samples import (
     histories,
     maxsim,
     put,
+    segments_of,
 )
-from tests.collection.test_damage import DAMAGES
 
 DOCUMENTS = [document(f"doc{i}", i) for i in range(12)]
 QUERIES = ["doc3 line1", "common version2 kefin", "version7"]
-
-
-class Counting:
-    """The encoder of the tests, which counts the texts it encodes, and may be stopped."""
-
-    def __init__(self, most: int = sys.maxsize) -> None:
-        self.encoded, self.most = 0, most
-        self.name, self.dim = TOKENS.name, TOKENS.dim
-        self.max_tokens, self.fingerprint = TOKENS.max_tokens, TOKENS.fingerprint
-        self.encode_queries, self.count_tokens = TOKENS.encode_queries, TOKENS.count_tokens
-
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
-        if self.encoded + len(texts) > self.most:
-            raise KeyboardInterrupt
-        self.encoded += len(texts)
-        return TOKENS.encode_documents(texts, progress=progress)
-
-
-def segments_of(collection: Collection) -> list[bool]:
-    """Of each segment, whether it has token vectors."""
-    return [one.token_vectors is not None for one in collection.info().indexes]
 
 
 def test_a_history_of_commits_merges_and_deletions_is_found_by_tokens(tmp_path: Path) -> None:
@@ -194,31 +167,6 @@ def test_chunks_and_queries_without_tokens(tmp_path: Path) -> None:
         assert collection.verify().ok
 
 
-def test_highlights_name_the_words_that_matched(tmp_path: Path) -> None:
-    whole = Document("p", "A sheet is a rope. It trims the sail.")
-    chunks = [Chunk("p", whole.text[:18], 0, 18), Chunk("p", whole.text[18:], 18, len(whole.text))]
-    with Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=TOKENS) as collection:
-        with collection.writer() as writer:
-            indexed = ["Rigging\n" + c.text for c in chunks]
-            writer.add(
-                [whole],
-                [chunks],
-                ENCODER.encode_documents(indexed),
-                tokens=TOKENS.encode_documents(indexed),
-                texts=indexed,
-            )
-            writer.commit()
-        query = "the rope, rigging"
-        first, second = collection.highlights(query, [0, 1], texts=lambda some: ["Rigging\n" + c.text for c in some])
-        assert [query[slice(*match.query)] for match in first] == ["the", "rope", "rigging"]
-        assert first[1].chunk is not None
-        assert chunks[0].text[slice(*first[1].chunk)] == "rope"
-        assert first[1].score == pytest.approx(1)
-        assert second[0].chunk is not None
-        assert chunks[1].text[slice(*second[0].chunk)] == "the"
-        assert collection.highlights("", [0]) == [[]]
-
-
 # --- what does not fit
 
 
@@ -263,184 +211,6 @@ def test_tokens_are_needed_exactly_where_a_collection_holds_them(tmp_path: Path)
             collection.maxsim(TOKENS.encode_queries(["a", "b"]), [[0, 1]])
         with pytest.raises(EncoderMismatchError, match="hashing:32"):
             Collection.open(collection.path, token_encoder=load_multi_vector("hashing:32"))
-
-
-# --- upgrades
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Collection:
-    """Three segments without token vectors, with deleted chunks, as a release before them has left it."""
-    path = tmp_path / "kb"
-    with filled(path, DOCUMENTS[:6]) as made:
-        for some in (DOCUMENTS[6:10], DOCUMENTS[10:]):
-            with made.writer() as writer:
-                put(writer, some)
-                writer.commit()
-        with made.writer() as writer:
-            writer.delete(["doc4", "doc11"])
-            writer.commit()
-    content = json.loads((path / "manifest.json").read_text())
-    for newer in ("crc32c", "tokens"):
-        del content[newer]
-    for segment in content["segments"]:
-        del segment["tokens"]
-    content["format"] = 2
-    (path / "manifest.json").write_text(json.dumps({"crc32c": _crc(content), **content}))
-    return Collection.open(path, encoder=ENCODER)
-
-
-STATE = {d.id: d for d in DOCUMENTS if d.id not in ("doc4", "doc11")}
-
-
-def test_a_collection_of_before_is_read_and_upgraded(old: Collection) -> None:
-    check(old, STATE)
-    assert old.info().token_vectors is None
-    generation = old.generation
-    told: list[tuple[str, int, int]] = []
-    assert old.add_tokens(progress=lambda *state: told.append(state)) == 3
-    assert old.generation == generation + 4, "one that says what is held, then one for each segment"
-    check(old, STATE)
-    assert old.verify().ok
-    assert Manifest.read(old.path).format == FORMAT
-    assert [state for state in told if state[0] == "encoding token vectors"][0::5] == [
-        ("encoding token vectors", 0, 30),
-        ("encoding token vectors", 30, 30),
-    ]
-    assert old.token_encoder.name == ENCODER.name, "by default the model of the single vectors"
-    assert old.add_tokens() == 0
-    assert old.generation == generation + 4
-    assert not (old.path / FOLDER).exists()
-    with old.writer() as writer:
-        put(writer, [document("doc4", 9)])
-        writer.compact()
-    check(old, {**STATE, "doc4": document("doc4", 9)})
-
-
-def test_an_interrupted_upgrade_goes_on_where_it_was(old: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.collection.upgrading.PIECE", 4)
-    stopped = Counting(most=20)
-    with pytest.raises(KeyboardInterrupt):
-        old.add_tokens(stopped)
-    assert segments_of(old) == [True, False, False]
-    kept = old.info().token_vectors
-    assert kept is not None
-    assert kept.missing == 15
-    for use in (lambda: old.search_multi_vector(["x"], 1), lambda: old.maxsim(TOKENS.encode_queries(["x"]), [[0]])):
-        with pytest.raises(CollectionError, match=r"15 of 30 chunks .* not finished.*rag upgrade"):
-            use()
-    assert not old.has_tokens
-    check(old, STATE)  # all else goes on
-    with old.writer() as writer:  # and so does writing, with tokens
-        put(writer, [document("doc4", 9)])
-        writer.commit()
-        put(writer, [document("doc11", 9)])
-        writer.commit()
-        writer.compact()
-    assert segments_of(old) == [True, False, True], "what has tokens is not merged with what has none"
-    again = Counting()
-    assert old.add_tokens(again) == 1
-    assert again.encoded == 30 - stopped.encoded, "no chunk is encoded twice"
-    check(old, {**STATE, "doc4": document("doc4", 9), "doc11": document("doc11", 9)})
-    assert not (old.path / FOLDER).exists()
-
-
-def test_pieces_that_were_damaged_are_encoded_again(old: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.collection.upgrading.PIECE", 4)
-    with pytest.raises(KeyboardInterrupt):
-        old.add_tokens(Counting(most=10))
-    for piece in (old.path / FOLDER).iterdir():
-        piece.write_bytes(piece.read_bytes()[:100])
-    again = Counting()
-    old.add_tokens(again)
-    assert again.encoded == 30
-    check(old, STATE)
-
-
-def test_another_encoder_or_codec(old: Collection) -> None:
-    old.add_tokens(TOKENS)
-    assert old.add_tokens(codec="float32") == 3
-    kept = old.info().token_vectors
-    assert kept is not None
-    assert kept.codec == "float32"
-    check(old, STATE)
-    wide = load_multi_vector("hashing:32")
-    assert old.add_tokens(wide) == 3
-    assert (old.token_encoder.name, old.token_encoder.dim) == ("hashing:32", 32)
-    (hits,) = old.search_multi_vector(["doc3 line1"], 1)
-    assert hits.chunks()[0].text.startswith("doc3 version3 line1")
-    assert len(list((old.path / "segments").glob("*.tokens"))) == 3, "the others are gone"
-
-
-def test_readers_go_on_while_a_collection_is_upgraded(old: Collection) -> None:
-    vectors = ENCODER.encode_queries(QUERIES)
-    true = [hits.ids.tolist() for hits in old.search_dense(vectors, 5)]
-    stop, searches, problems = threading.Event(), [0], []
-
-    def read(refresh: bool) -> None:
-        with Collection.open(old.path, encoder=ENCODER) as reader:
-            while not stop.is_set() or not searches[0]:
-                if [hits.ids.tolist() for hits in reader.search_dense(vectors, 5)] != true:
-                    problems.append(reader.generation)
-                searches[0] += 1
-                if refresh:
-                    reader.refresh()
-
-    readers = [threading.Thread(target=read, args=(refresh,)) for refresh in (False, True)]
-    for reader in readers:
-        reader.start()
-    try:
-        old.add_tokens(TOKENS)
-    finally:
-        stop.set()
-        for reader in readers:
-            reader.join()
-    assert searches[0]
-    assert not problems
-    check_maxsim(old, QUERIES)
-
-
-# --- damage
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_of_tokens_is_named_and_rebuilt(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    with filled(tmp_path / "kb", DOCUMENTS[:6], TOKENS) as made, made.writer() as writer:
-        put(writer, [document("doc3", 3)])
-        writer.commit()
-    path = sorted((tmp_path / "kb" / "segments").glob("*.tokens"))[0]
-    damage(path)
-    with pytest.raises(DamagedFileError, match=path.name) as error, Collection.open(tmp_path / "kb") as collection:
-        check_maxsim(collection, QUERIES)
-    assert "rebuil" in str(error.value) or "repair" in str(error.value)
-    with Collection.open(tmp_path / "kb", repair=True) as collection:
-        assert path.name in " ".join(collection.verify().problems)
-        assert collection.rebuild().ok
-        check(collection, {d.id: d for d in DOCUMENTS[:6]})
-    with Collection.open(tmp_path / "kb") as collection:
-        check(collection, {d.id: d for d in DOCUMENTS[:6]})
-
-
-def test_repair_of_other_files_keeps_the_tokens(tmp_path: Path) -> None:
-    with filled(tmp_path / "kb", DOCUMENTS[:6], TOKENS) as made, made.writer() as writer:
-        writer.delete(["doc1"])
-        writer.commit()
-    next((tmp_path / "kb" / "segments").glob("*.vectors")).unlink()
-    counting = Counting()
-    with Collection.open(tmp_path / "kb", repair=True, token_encoder=counting) as collection:
-        assert collection.rebuild().ok
-        assert counting.encoded == 0
-        check(collection, {d.id: d for d in DOCUMENTS[:6] if d.id != "doc1"})
-
-
-def test_a_file_of_other_chunks_is_noticed(tmp_path: Path) -> None:
-    with filled(tmp_path / "kb", DOCUMENTS[:2], TOKENS) as made, made.writer() as writer:
-        put(writer, DOCUMENTS[2:4])
-        writer.commit()
-    first, second = sorted((tmp_path / "kb" / "segments").glob("*.tokens"))
-    shutil.copy(first, second)
-    with pytest.raises(DamagedFileError, match=second.name):
-        Collection.open(tmp_path / "kb")
 
 
 def test_a_reader_keeps_its_tokens_until_it_refreshes(tmp_path: Path) -> None:

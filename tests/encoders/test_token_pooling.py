@@ -85,3 +85,13 @@ def test_a_factor_of_one_changes_nothing_and_less_is_refused():
     assert pool(tokens, 1) is tokens
     with pytest.raises(ConfigError, match="pool factor must be 1 or more, got 0"):
         pool(tokens, 0)
+
+
+def test_long_texts_are_pooled_in_pieces(monkeypatch):
+    tokens = tokens_of(np.random.default_rng(1).normal(size=(70, 8)))
+    monkeypatch.setattr("rag.encoders.multivector.pooling.PIECE", 20)
+    pieces = [pool(tokens_of(tokens.vectors[i : i + 20]), 2) for i in range(0, 70, 20)]
+    pooled = pool(tokens, 2)
+    assert len(pooled.vectors) == 35
+    np.testing.assert_allclose(pooled.vectors, np.concatenate([piece.vectors for piece in pieces]), atol=1e-6)
+    assert pooled.spans[-1].max() == 70

@@ -85,6 +85,13 @@ def test_pooling_is_for_documents_and_part_of_the_fingerprint(checkpoint_folder)
     assert np.diff(pooling.encode_documents(texts).offsets).tolist() == [3, 0, 1]
     assert (pooling.encode_queries(texts).vectors == plain.encode_queries(texts).vectors).all()
     assert pooling.fingerprint != plain.fingerprint
+    assert [encoder.encode_documents(texts).made_by for encoder in (plain, pooling)] == [
+        plain.fingerprint,
+        pooling.fingerprint,
+    ]
+    single = pooling.encode_documents(texts, pooled=False)
+    assert (single.vectors == plain.encode_documents(texts).vectors).all()
+    assert single.made_by == "", "these are not the tokens that the encoder stands for"
 
 
 @pytest.mark.torch

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from rag.encoders import load
+from rag.encoders import TokenVectors, load
+from rag.encoders.multivector import HashingTokenEncoder
 from rag.errors import InputError, NotFoundError
 from rag.evaluate import Dataset, collection_of, evaluate, find
 from rag.evaluate.runner import rankings
@@ -138,6 +140,31 @@ def test_a_collection_that_was_cut_off_is_completed(folder: Path, tmp_path: Path
         writer.commit()
     with collection_of(dataset, encoder=load("hashing"), cache=tmp_path) as second:
         assert sorted(second.documents()) == ["d1", "d2", "d3"]
+
+
+def test_tokens_are_kept_beside_the_vectors_and_completed_like_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.evaluate.build.COMMIT", 2)
+    monkeypatch.setattr("rag.evaluate.build.BLOCK", 1)
+    dataset, encoder = find(folder), load("hashing")
+
+    class Interrupted(HashingTokenEncoder):
+        def encode_documents_both(self, texts: Sequence[str], **more: Any) -> tuple[np.ndarray, TokenVectors]:
+            if "Keels" in texts[0]:
+                raise KeyboardInterrupt
+            return super().encode_documents_both(texts, **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        collection_of(dataset, encoder=encoder, tokens=Interrupted(encoder), cache=tmp_path)
+    with collection_of(dataset, encoder=encoder, tokens="hashing", cache=tmp_path) as whole:
+        assert whole.generation == 2, "the first two documents were there"
+        assert whole.has_tokens
+        (hits,) = whole.search_multi_vector(["keels upright"], 1)
+        assert hits.chunks()[0].document == "d3"
+    with collection_of(dataset, encoder=encoder, cache=tmp_path) as plain:
+        assert plain.path != whole.path
+        assert not plain.has_tokens
 
 
 BASELINES = {"scifact": (0.676, 0.913), "cranfield": (0.343, 0.722), "squad_train_sample": (0.795, 0.981)}

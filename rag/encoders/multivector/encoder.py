@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,12 +85,17 @@ class LateInteractionEncoder:
         """The token vectors of queries, never pooled."""
         return self._encode(check_texts(texts), self._queries, 1, None)[1]
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
         """The token vectors of documents; `progress` is called with the number of texts done since last.
 
-        All vectors are in memory at the end, 4 * dim bytes each: hand over a long list in parts.
+        With `pooled` False there is one for each token whatever `pool_factor` is. All vectors are in memory at the
+        end, 4 * dim bytes each: hand over a long list in parts.
         """
-        return self._encode(check_texts(texts), self._documents, self.pool_factor, progress)[1]
+        factor = self.pool_factor if pooled else 1
+        tokens = self._encode(check_texts(texts), self._documents, factor, progress)[1]
+        return tokens if pooled else replace(tokens, made_by="")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut and without special tokens."""
@@ -125,7 +130,7 @@ class LateInteractionEncoder:
             parts.append(pool(tokens, factor))
             if progress is not None:
                 progress(len(turn))
-        return np.concatenate(pooled), _joined(parts)
+        return np.concatenate(pooled), _joined(parts, self.fingerprint)
 
     def _states(self, turn: list[Prepared]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pooled unit vectors and token states; a text without any token has zeros and no states."""
@@ -208,10 +213,11 @@ def _no_tokens(dim: int) -> TokenVectors:
     return TokenVectors(np.empty((0, dim), np.float32), np.zeros(1, np.int64), np.empty((0, 2), np.int32))
 
 
-def _joined(parts: list[TokenVectors]) -> TokenVectors:
+def _joined(parts: list[TokenVectors], made_by: str) -> TokenVectors:
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     return TokenVectors(
         np.concatenate([part.vectors for part in parts]),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
         np.concatenate([part.spans for part in parts]),
+        made_by,
     )

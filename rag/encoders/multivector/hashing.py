@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +53,18 @@ class HashingTokenEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> TokenVectors:
         """The vectors of all words of queries, never pooled."""
-        return self._encode(check_texts(texts))
+        return replace(self._encode(check_texts(texts)), made_by=self.fingerprint)
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> TokenVectors:
-        """The vectors of all words of documents; `progress` is called with the number of texts done since last."""
-        tokens = pool(self._encode(check_texts(texts)), self.pool_factor)
+    def encode_documents(
+        self, texts: Sequence[str], *, pooled: bool = True, progress: Callable[[int], None] | None = None
+    ) -> TokenVectors:
+        """The vectors of all words of documents; `progress` is called with the number of texts done since last.
+
+        With `pooled` False there is one for each word whatever `pool_factor` is.
+        """
+        tokens = self._encode(check_texts(texts))
+        if pooled:
+            tokens = replace(pool(tokens, self.pool_factor), made_by=self.fingerprint)
         if progress is not None:
             progress(len(tokens))
         return tokens

@@ -11,13 +11,18 @@ from rag.errors import ConfigError
 __all__ = ["check_factor", "pool"]
 
 
+PIECE = 2048
+"""Tokens that are clustered together at most: it takes 4 * PIECE**2 bytes, and time that grows in the same way."""
+
+
 def pool(tokens: TokenVectors, factor: int) -> TokenVectors:
     """About one vector for every `factor` tokens of each text: clusters of tokens become their mean, at unit length.
 
     Clavié et al. 2024, "Reducing the footprint of multi-vector retrieval with minimal performance impact via token
     pooling" (arXiv:2409.14683): hierarchical clustering with Ward's criterion, down to ceil(tokens / factor) clusters.
     A cluster's span reaches from the begin of its first token to the end of its last. Tokens that stand for no
-    characters, such as [CLS], stay as they are. Raises ConfigError for a factor below 1.
+    characters, such as [CLS], stay as they are. A longer text is clustered in pieces of 2,048 tokens. Raises
+    ConfigError for a factor below 1.
     """
     if check_factor(factor) == 1 or not len(tokens.vectors):
         return tokens
@@ -44,8 +49,9 @@ def _pool(
     """The pooled vectors and spans of one text, in the order of each cluster's first token."""
     label = np.arange(len(vectors))
     words = np.flatnonzero(spans[:, 1] > spans[:, 0])
-    if len(words):
-        label[words] = words[_ward(vectors[words], -(-len(words) // factor))]
+    for start in range(0, len(words), PIECE):
+        piece = words[start : start + PIECE]
+        label[piece] = piece[_ward(vectors[piece], -(-len(piece) // factor))]
     _, first, label = np.unique(label, return_index=True, return_inverse=True)
     pooled = np.zeros((len(first), vectors.shape[1]), np.float32)
     np.add.at(pooled, label, vectors)

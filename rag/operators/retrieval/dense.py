@@ -6,27 +6,20 @@ import numpy as np
 from pydantic import Field
 
 from rag.index.recommend import RECALL
-from rag.operators.base import Operator
 from rag.operators.resources import Collection
-from rag.operators.retrieval.search import both_hold, filters_of
+from rag.operators.retrieval.search import Retriever
 from rag.types import Hits, Query
 
 __all__ = ["Dense"]
 
 
-class Dense(Operator, name="retrieval.dense", waits=True):
+class Dense(Retriever, name="retrieval.dense", waits=True):
     """Find the chunks whose embeddings are nearest to the query's.
 
     Encodes the query with the collection's own encoder, unless it carries a vector already. Scores are those of the
     collection's metric: larger is nearer. Raises ConfigError for a wrong filter. (Modular RAG, arXiv:2407.21059, 3.3.)
     """
 
-    k: int | None = Field(
-        100, ge=1, description="hits to return, None for all; fewer when the collection, or the filter, has fewer"
-    )
-    filter: str | None = Field(
-        None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
-    )
     recall: float = Field(
         RECALL,
         gt=0,
@@ -41,22 +34,7 @@ class Dense(Operator, name="retrieval.dense", waits=True):
     def run_batch(self, query: list[Query], collection: Collection) -> list[Hits]:
         vectors = query_vectors(query, collection)
         k = self.k or max(len(collection), 1)
-        return collection.search_dense(vectors, k, filter=filters_of(query, self.filter), recall=self.recall)
-
-    def limited(self, k: int) -> Dense:
-        """This, asking for no more than k."""
-        return self.model_copy(update={"k": k if self.k is None else min(self.k, k)})
-
-    def filtered(self, expression: str) -> Dense | None:
-        """This, searching within that filter as well, where it finds then what would be left of its hits; else None.
-
-        That is so when it looks for all, or within that filter already.
-        """
-        if self.filter == expression:
-            return self
-        if self.k is not None:
-            return None
-        return self.model_copy(update={"filter": both_hold(self.filter, expression)})
+        return collection.search_dense(vectors, k, filter=self.filters(query), recall=self.recall)
 
     def embeds_query(self) -> bool:
         """Whether it embeds the query; it does."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pydantic import Field
 
 from rag.index.recommend import RECALL
-from rag.operators.base import Operator
 from rag.operators.resources import Collection
 from rag.operators.retrieval.dense import query_vectors
 from rag.operators.retrieval.embed_query import query_tokens
-from rag.operators.retrieval.search import both_hold, filters_of
+from rag.operators.retrieval.search import Retriever
 from rag.types import Hits, Query
 
 __all__ = ["MultiVector"]
 
 
-class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
+class MultiVector(Retriever, name="retrieval.multi_vector", waits=True):
     """Find the chunks whose tokens fit the query's best (late interaction).
 
     The chunks nearest by single vectors are scored exactly by MaxSim: the sum, over the query's tokens, of the largest
@@ -24,12 +23,6 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
     --multi-vector` adds them), ConfigError for a wrong filter. (Khattab and Zaharia 2020, arXiv:2004.12832.)
     """
 
-    k: int | None = Field(
-        100, ge=1, description="hits to return, None for all; fewer when the collection, or the filter, has fewer"
-    )
-    filter: str | None = Field(
-        None, description='metadata expression to search within, e.g. year >= 2020 and lang == "en"'
-    )
     recall: float = Field(
         RECALL,
         gt=0,
@@ -47,7 +40,7 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
             query_tokens(query, collection) if carried else [q.text for q in query],
             self.k or max(len(collection), 1),
             vectors=query_vectors(query, collection) if carried else None,
-            filter=filters_of(query, self.filter),
+            filter=self.filters(query),
             recall=self.recall,
             candidates=self.candidates,
         )
@@ -57,17 +50,6 @@ class MultiVector(Operator, name="retrieval.multi_vector", waits=True):
         if self.k is None:
             return self.model_copy(update={"k": k, "recall": 1.0})
         return self.model_copy(update={"k": min(self.k, k), "candidates": max(self.candidates, self.k)})
-
-    def filtered(self, expression: str) -> MultiVector | None:
-        """This, searching within that filter as well, where it finds then what would be left of its hits; else None.
-
-        That is so when it looks for all, or within that filter already.
-        """
-        if self.filter == expression:
-            return self
-        if self.k is not None:
-            return None
-        return self.model_copy(update={"filter": both_hold(self.filter, expression)})
 
     def embeds_query(self) -> bool:
         """Whether it embeds the query; it does, by vector and tokens."""

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 import rag
+from rag.serve.highlights import explains
 from rag.serve.http.exchange import EventStream, disconnected, json_response, problem_response, read_body
 from rag.serve.http.guard import Guard
 from rag.serve.http.openapi import openapi
@@ -31,8 +32,10 @@ _PAGE = Path(__file__).parent.parent / "ui"
 _PAGE_FILES = {
     "/": ("index.html", "text/html"),
     "/ui/app.js": ("app.js", "text/javascript"),
+    "/ui/elements.js": ("elements.js", "text/javascript"),
     "/ui/events.js": ("events.js", "text/javascript"),
     "/ui/graph.js": ("graph.js", "text/javascript"),
+    "/ui/passage.js": ("passage.js", "text/javascript"),
     "/ui/results.js": ("results.js", "text/javascript"),
     "/ui/style.css": ("style.css", "text/css"),
     "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -51,6 +54,7 @@ def make_app(service: Service, *, token: str | None = None, ui: bool = False, mc
         Route("/v1/pipelines/{name}", api.pipeline),
         Route("/v1/pipelines/{name}/run", api.run, methods=["POST"]),
         Route("/v1/pipelines/{name}/stream", api.stream, methods=["POST"]),
+        Route("/v1/pipelines/{name}/highlights", api.highlights, methods=["POST"]),
         Route("/openapi.json", api.openapi),
         Route("/healthz", api.health),
         Route("/readyz", api.ready),
@@ -98,7 +102,8 @@ class _Api:
 
     async def pipeline(self, request: Request) -> Response:
         tool = self._service.tool(request.path_params["name"])
-        return json_response({**_described(tool), "graph": plan_tree(tool.pipeline)})
+        more = {"graph": plan_tree(tool.pipeline), "highlights": explains(tool.pipeline)}
+        return json_response({**_described(tool), **more})
 
     async def run(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -122,6 +127,12 @@ class _Api:
         watch = request.query_params.get("watch", "").lower() in ("1", "true", "yes")
         events = self._service.stream(name, body, watch=watch)
         return EventStream(await anext(events), events)
+
+    async def highlights(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._service.tool(name)
+        body = await read_body(request, self._service.limits)
+        return json_response(await self._service.highlights(name, body))
 
     async def openapi(self, request: Request) -> Response:
         return json_response(openapi(self._service, token=self._token))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import rag
+from rag.serve.highlights import Highlights, HighlightsRequest, collection_of
 from rag.serve.service import Service
-from rag.serve.tools import Tool
+from rag.serve.tools import Tool, without_titles
 
 __all__ = ["openapi"]
 
 _REFS = "#/components/schemas/{model}"
 _PROBLEMS = {
     "401": "the token is missing or wrong",
-    "404": "there is no such pipeline",
+    "404": "there is no such pipeline, or passage",
     "408": "the body came too slowly",
     "413": "the request is too large",
     "415": "the body is not declared as JSON",
@@ -96,7 +97,26 @@ def _paths(tool: Tool, schemas: dict[str, Any]) -> dict[str, Any]:
         },
     }
     base = f"/v1/pipelines/{tool.name}"
-    return {f"{base}/run": {"post": run}, f"{base}/stream": {"post": stream}}
+    paths = {f"{base}/run": {"post": run}, f"{base}/stream": {"post": stream}}
+    if collection_of(tool.pipeline) is not None:
+        paths[f"{base}/highlights"] = {"post": _highlights(tool, schemas, problems)}
+    return paths
+
+
+def _highlights(tool: Tool, schemas: dict[str, Any], problems: dict[str, Any]) -> dict[str, Any]:
+    for model in (HighlightsRequest, Highlights):
+        schema = without_titles(model.model_json_schema(ref_template=_REFS))
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    return {
+        "operationId": f"highlights_{tool.name}",
+        "summary": "Which words of passages that were found matched which of the question.",
+        "requestBody": {"required": True, "content": _content("application/json", _ref("HighlightsRequest"))},
+        "responses": {
+            "200": {"description": "the matches", "content": _content("application/json", _ref("Highlights"))},
+            **problems,
+        },
+    }
 
 
 def _get(name: str, summary: str) -> dict[str, Any]:

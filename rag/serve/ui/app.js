@@ -1,8 +1,10 @@
 // The page: pick a pipeline, ask, watch the path light up.
 
-import { draw } from "/ui/graph.js";
+import { duration, make } from "/ui/elements.js";
 import { Problem, get, run, setToken } from "/ui/events.js";
-import { Passages, answer, channel, duration, hits, inShort, make } from "/ui/results.js";
+import { draw } from "/ui/graph.js";
+import { Question } from "/ui/passage.js";
+import { Passages, answer, channel, hits, inShort } from "/ui/results.js";
 
 const at = (id) => document.getElementById(id);
 let pipeline = null;
@@ -81,8 +83,8 @@ function show(name) {
 
 // The trace of one run: a card for every node, in the order in which they began.
 class Trace {
-  constructor(words) {
-    this.words = words;
+  constructor(question) {
+    this.question = question;
     this.cards = new Map();
     this.passages = new Passages();
     this.longest = 0;
@@ -135,7 +137,7 @@ class Trace {
     this.passages.add(channels);
     const part = make("section", { class: "part", "data-run": times, "data-item": item + 1 });
     for (const [name, value] of Object.entries(channels)) {
-      part.append(make("h3", {}, name), channel(value, this.words, this.passages));
+      part.append(make("h3", {}, name), channel(value, this.question, this.passages));
     }
     body.append(part);
     for (const { dataset } of body.children) {
@@ -168,7 +170,7 @@ async function ask() {
   running?.abort();
   const stop = (running = new AbortController());
   clear();
-  const trace = new Trace(at("query").value);
+  const trace = new Trace(new Question(at("query").value, pipeline));
   const began = performance.now();
   let streamed = null;
   graph.start();
@@ -207,7 +209,7 @@ async function ask() {
 function shown(result, trace, seconds) {
   const cards = Object.entries(result).map(([name, value]) => {
     if (value && typeof value === "object" && "citations" in value) return answer(value, trace.passages);
-    const body = name === "hits" && Array.isArray(value) && !Array.isArray(value[0]) ? hits(value, value.length, trace.words) : channel(value, trace.words, trace.passages);
+    const body = name === "hits" && Array.isArray(value) && !Array.isArray(value[0]) ? hits(value, value.length, trace.question) : channel(value, trace.question, trace.passages);
     return make("article", { class: "card" }, make("h2", {}, name), body);
   });
   cards.push(make("p", { class: "quiet small total" }, `${duration(seconds)} from question to result`));

@@ -25,18 +25,23 @@ async function request(path, options = {}) {
   return response;
 }
 
+function post(path, body, signal) {
+  return request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+}
+
 export async function get(path) {
   return (await request(path)).json();
 }
 
+// What the words of a question matched in a passage that the pipeline found.
+export async function highlights(pipeline, query, chunk) {
+  const response = await post(`/v1/pipelines/${encodeURIComponent(pipeline)}/highlights`, { query, chunks: [chunk] });
+  return (await response.json()).highlights[0].matches;
+}
+
 // Yields {kind, data} for each server-sent event of a run. Aborting the signal stops the run.
 export async function* run(pipeline, args, signal) {
-  const response = await request(`/v1/pipelines/${encodeURIComponent(pipeline)}/stream?watch=true`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(args),
-    signal,
-  });
+  const response = await post(`/v1/pipelines/${encodeURIComponent(pipeline)}/stream?watch=true`, args, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
   for (;;) {

@@ -1,16 +1,7 @@
 // What a run made, as elements: answers with their sources, hits, contexts, and one card for every node of the path.
 
-export function make(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-export function duration(seconds) {
-  if (seconds < 0.001) return `${Math.max(1, Math.round(seconds * 1e6))} µs`;
-  return seconds < 1 ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms` : `${seconds.toFixed(2)} s`;
-}
+import { make } from "/ui/elements.js";
+import { Question, passage } from "/ui/passage.js";
 
 const WINDOW = 260; // characters of a source shown on each side of what is cited
 
@@ -72,7 +63,7 @@ export function answer(value, passages) {
   return card;
 }
 
-export function hits(rows, total = rows.length, words = "") {
+export function hits(rows, total = rows.length, question = new Question()) {
   if (!rows.length) return make("p", { class: "quiet" }, "nothing found");
   const best = Math.max(...rows.map((r) => r.score), 1e-9);
   const list = make("ol", { class: "hits" });
@@ -80,20 +71,11 @@ export function hits(rows, total = rows.length, words = "") {
     const bar = make("span", { class: "bar" }, make("i"));
     bar.firstChild.style.width = `${Math.max(3, (100 * row.score) / best)}%`;
     const place = make("div", { class: "place" }, row.document ?? `chunk ${row.id}`, bar, make("span", { class: "score" }, Number(row.score).toPrecision(3)));
-    list.append(make("li", {}, make("span", { class: "number" }, String(row.rank)), make("div", {}, place, marked(row.text ?? "", words))));
+    list.append(make("li", {}, make("span", { class: "number" }, String(row.rank)), make("div", {}, place, passage(row.text ?? "", question, row.id, row.start))));
   }
   const box = make("div", {}, list);
   if (total > rows.length) box.append(make("p", { class: "quiet small" }, `the first ${rows.length} of ${total}`));
   return box;
-}
-
-function marked(text, words) {
-  const wanted = new Set((words.toLowerCase().match(/[\p{L}\p{N}]{4,}/gu) ?? []));
-  const quote = make("p", { class: "passage" });
-  for (const piece of text.split(/([\p{L}\p{N}]+)/u)) {
-    quote.append(wanted.has(piece.toLowerCase()) ? make("b", {}, piece) : piece);
-  }
-  return quote;
 }
 
 // The value of one channel in a word or two.
@@ -110,13 +92,13 @@ export function inShort(value) {
 }
 
 // The value of one channel, whatever it is.
-export function channel(value, words, passages) {
-  if (value && Array.isArray(value.hits)) return hits(value.hits, value.total, words);
+export function channel(value, question, passages) {
+  if (value && Array.isArray(value.hits)) return hits(value.hits, value.total, question);
   if (value && Array.isArray(value.passages)) {
     const list = make("ol", { class: "hits" });
     for (const p of value.passages) {
       list.append(make("li", {}, make("span", { class: "number" }, String(p.number)),
-        make("div", {}, make("div", { class: "place" }, `${p.document}:${p.line}`), marked(p.text, words))));
+        make("div", {}, make("div", { class: "place" }, `${p.document}:${p.line}`), passage(p.text, question, p.chunk, p.start))));
     }
     const box = make("div", {}, value.passages.length ? list : make("p", { class: "quiet" }, "no passages"));
     if (value.left_out) box.append(make("p", { class: "quiet small" }, `${value.left_out} more did not fit`));
@@ -129,7 +111,7 @@ export function channel(value, words, passages) {
   if (value && typeof value === "object" && typeof value.text === "string") return make("p", { class: "passage" }, value.text);
   if (Array.isArray(value)) {
     const list = make("ul", { class: "plain" });
-    for (const item of value) list.append(make("li", {}, channel(item, words, passages)));
+    for (const item of value) list.append(make("li", {}, channel(item, question, passages)));
     return list;
   }
   if (typeof value === "string") return make("p", { class: "passage" }, value);

@@ -47,6 +47,16 @@ def collection(kb: Path) -> Iterator[Collection]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def late(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    """A collection of the same documents that holds token vectors."""
+    with Collection.create(
+        tmp_path_factory.mktemp("collections") / "late", encoder="hashing:128", tokens="hashing:128"
+    ) as made:
+        index_paths(made, documents)
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def fresh_samples() -> Iterator[None]:
     samples.gate.clear()

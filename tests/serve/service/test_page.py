@@ -9,7 +9,7 @@ import pytest
 
 from rag.collection import Collection
 from rag.pipelines import Pipeline
-from rag.serve.service import Service
+from rag.serve.service import Service, search_pipeline
 from tests.serve.service import samples
 from tests.serve.service.browser import CHROMIUM, Page, browser
 from tests.serve.service.server import serving
@@ -100,6 +100,52 @@ def test_errors_are_told_with_their_hint(page: Page, url: str):
     assert "the model refuses" in told
     assert "ask something else" in told
     assert page.evaluate("document.querySelector('.node.failed').dataset.node") == "count_batches"
+
+
+MARKS = "[...document.querySelectorAll('#result li:first-child mark')].map(m => [m.className, m.textContent])"
+TOLD = "document.querySelector('#result li:first-child .matches')"
+
+
+def test_what_matched_is_shown_where_it_is_asked_for(page: Page, late: Collection, tmp_path: Path):
+    with serving(Service([search_pipeline(late), samples.quoting(late)]), ui=True) as url:
+        ask(page, url, "search", "at <b>once</b> zebra thickens")
+        page.wait_for(DONE)
+        assert page.evaluate("document.querySelectorAll('#result .explain').length") == 3
+        first = "document.querySelector('#result li:first-child .explain')"
+        before = page.evaluate("document.querySelector('#result li:first-child .passage').innerHTML")
+        page.evaluate(f"{first}.click()")
+        page.wait_for(TOLD)
+        assert page.evaluate(f"{first}.getAttribute('aria-pressed')") == "true"
+        # Behind a character that JavaScript counts as two.
+        assert page.evaluate(MARKS) == [["strong", "thickens"], ["strong", "at"], ["strong", "once"]]
+        told = page.evaluate(f"[...{TOLD}.children].map(row => row.textContent)")
+        assert told == ["at → at 1.00", "b → –", "once → once 1.00", "b → –", "zebra → –", "thickens → thickens 1.00"]
+        page.picture(tmp_path / "matches.png")
+        page.evaluate(f"{first}.click()")
+        assert page.evaluate(MARKS) == []
+        assert page.evaluate("document.querySelector('#result li:first-child .passage').innerHTML") == before
+        # The passages of a context stand in their documents, too.
+        ask(page, url, "quoting", "what is a roux made of?")
+        page.wait_for(DONE)
+        step = ".step[data-node=passages]"
+        page.evaluate(f"document.querySelector('{step} .explain').click()")
+        page.wait_for(f"document.querySelector('{step} .matches')")
+        marks = page.evaluate(f"[...document.querySelectorAll('{step} mark.strong')].map(m => m.textContent)")
+        assert {"roux", "made", "of"} <= set(marks)
+        assert page.problems == []
+
+
+def test_without_token_vectors_nothing_is_offered_and_failures_are_told(page: Page, url: str, late: Collection):
+    ask(page, url, "quoting", "What is a roux made of?")
+    page.wait_for(DONE)
+    assert page.evaluate("document.querySelectorAll('.explain').length") == 0
+    with serving(Service([search_pipeline(late)]), ui=True) as other:
+        ask(page, other, "search", "x" * 10_001)
+        page.wait_for(DONE)
+        page.evaluate("document.querySelector('#result .explain').click()")
+        page.wait_for("document.querySelector('#result [role=status]').textContent.includes('query')")
+        assert page.evaluate("document.querySelector('#result .explain').getAttribute('aria-pressed')") == "false"
+    page.problems.clear()
 
 
 def test_stop_ends_the_run(page: Page, url: str):
