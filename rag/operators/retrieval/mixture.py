@@ -12,7 +12,7 @@ from rag.index.recommend import RECALL
 from rag.operators.base import Operator
 from rag.operators.resources import Collection
 from rag.operators.retrieval.dense import query_vectors
-from rag.operators.retrieval.search import filters_of
+from rag.operators.retrieval.search import both_hold
 from rag.types import Hits, Message, Query
 
 __all__ = ["MixtureRetrieve"]
@@ -47,7 +47,7 @@ class MixtureRetrieve(Operator, name="retrieval.mixture", waits=True):
         self, query: list[Query], memory: list[list[Message] | None], *, collection: Collection
     ) -> list[Hits]:
         asked = [[*self._before(past), one] for one, past in zip(query, memory, strict=True)]
-        filters = filters_of(query, self.filter)
+        filters = [both_hold(self.filter, one.filter) for one in query]
         counts = [len(own) for own in asked]
         vectors = query_vectors([one for own in asked for one in own], collection)
         each = [where for where, count in zip(filters, counts, strict=True) for _ in range(count)]
