@@ -104,13 +104,13 @@ def test_a_collection_by_encodings_and_their_tokens(tmp_path: Path) -> None:
     words = [f"word{n}" for n in range(60)]
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(words, 8)) for _ in range(300)]
-    with Collection.create(tmp_path / "kb", encoder=encoder, tokens=tokens) as collection:
-        with collection.writer() as writer:
-            vectors, many = encode_both(encoder, tokens, texts)
-            documents = [Document(f"doc{number}", text) for number, text in enumerate(texts)]
-            chunks = [[Chunk(one.id, one.text, 0, len(one.text))] for one in documents]
-            writer.add(documents, chunks, vectors, tokens=many)
-            writer.commit()
+    made = Collection.create(tmp_path / "kb", encoder=encoder, tokens=tokens)
+    with made, made.writer() as writer:
+        vectors, many = encode_both(encoder, tokens, texts)
+        documents = [Document(f"doc{number}", text) for number, text in enumerate(texts)]
+        chunks = [[Chunk(one.id, one.text, 0, len(one.text))] for one in documents]
+        writer.add(documents, chunks, vectors, tokens=many)
+        writer.commit()
     with Collection.open(tmp_path / "kb") as collection:
         assert collection.encoder.fingerprint == encoder.fingerprint
         asked = texts[::30]
