@@ -102,10 +102,10 @@ def _model(head: Mapping[str, Any], tensors: Tensors) -> RelevanceModel:
         slope, offset = float(facts["slope"]), float(facts["offset"])
         if not (0 < slope < float("inf") and np.isfinite(offset)):
             raise ValueError(f"{name} has slope {slope} and offset {offset}")
-        thresholds, recall, precision = own.pop("curve")
-        methods[name] = FittedMethod(
-            _scorer(name, facts, own), slope, offset, OperatingCurve(thresholds, recall, precision)
-        )
+        curve = own.pop("curve")
+        if curve.ndim != 2 or len(curve) != 3 or not curve.shape[1] or (np.diff(curve[0]) > 0).any():
+            raise ValueError(f"{name} has a curve of shape {curve.shape} that is none")
+        methods[name] = FittedMethod(_scorer(name, facts, own), slope, offset, OperatingCurve(*curve))
     if head["best"] not in methods:
         raise ValueError(f"the best method is {head['best']!r}, which it does not hold")
     return RelevanceModel(

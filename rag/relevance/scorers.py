@@ -39,7 +39,8 @@ def _max(lists: CandidateLists) -> Scored:
         raise ConfigError(
             "method 'max' divides by the best score, and one is not above 0", hint="use 'zscore' or 'raw'"
         )
-    return Scored(lists.masked(lists.scores / np.where(best > 0, best, np.float32(1))[:, None]), {"best": best})
+    shares = lists.scores / np.maximum(best, np.float32(1e-9))[:, None]
+    return Scored(lists.masked(np.asarray(shares, np.float32)), {"best": best})
 
 
 def _zscore(lists: CandidateLists) -> Scored:

@@ -53,7 +53,7 @@ def _features(lists: CandidateLists) -> NDArray[np.float32]:
     if not k:
         return table
     mean, spread = moments(lists)
-    steps = (lists.scores[:, :-1] - lists.scores[:, 1:]) / spread
+    steps = (lists.scores[:, :-1] - lists.scores[:, 1:]) / spread * lists.mask[:, 1:]  # behind the last is nothing
     table[..., 0] = lists.scores
     table[..., 1] = (lists.scores - mean) / spread
     table[..., 2] = np.log(np.arange(1, k + 1, dtype=np.float32))

@@ -41,8 +41,8 @@ def relevance_model(model: str, collection: Collection) -> RelevanceModel:
         loaded = load_model(path)  # says what to do
     if loaded.encoder != collection.encoder_fingerprint:
         raise EncoderMismatchError(
-            f"the relevance model {path} was fitted to an encoder with fingerprint {loaded.encoder[:12]}, the vectors of "
-            f"{collection.path} were made by one with {collection.encoder_fingerprint[:12]}",
+            f"the relevance model {path} was fitted to an encoder with fingerprint {loaded.encoder[:12]}, the vectors "
+            f"of {collection.path} were made by one with {collection.encoder_fingerprint[:12]}",
             hint=f"rag filter train {collection.path}",
         )
     return loaded

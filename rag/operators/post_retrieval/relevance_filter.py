@@ -26,9 +26,9 @@ _READ_QUERY = ("adapter", "joint_adapter", "best")
 
 @dataclass(frozen=True, slots=True)
 class Filtering:
-    """What was done to the hits of a query: how many came in and were kept, the largest value of one (None
-    without hits) and the least that is kept, both as the method gives them, and the parameters of the method for this query, such as slope a and offset
-    b of an adapter."""
+    """What was done to the hits of a query: how many came in and were kept; the largest value of one (None without
+    hits) and the least that is kept, as the method gives them; and the parameters of the method for this query, such as
+    slope a and offset b of an adapter."""
 
     method: str
     n_in: int
@@ -163,7 +163,7 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
             if relevance is not None:
                 columns["relevance"] = relevance[row, :count]
                 if row in unsorted:
-                    columns["relevance"] = columns["relevance"][np.argsort(np.argsort(unsorted[row][:count]))]
+                    columns["relevance"] = columns["relevance"][np.argsort(unsorted[row][:count])]
             about = Filtering(
                 self.method,
                 len(own),
