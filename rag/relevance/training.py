@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from rag.relevance.adapter import CosineAdapter, Encoding, Inputs, mapped
 from rag.relevance.lists import CandidateLists
 from rag.relevance.logistic import fit_logistic
 from rag.relevance.mappings import EPSILON, Mapping, basis, parameter_names
+from rag.relevance.measures import pr_auc
 
 __all__ = ["Progress", "train_adapter"]
 
@@ -53,8 +54,9 @@ def train_adapter(
     Ends when the loss on the queries of `validation` has not fallen for `patience` epochs, and returns what was best.
     The mapping begins as the best one for all queries together, which is what the network then departs from: with
     `invariant` as a residual on learned defaults over inputs of constant length (see `Encoding`), otherwise by its own
-    output alone. The same seed gives the same adapter on the same machine. Raises InputError when labels are all alike,
-    MissingExtraError without torch.
+    output alone. Where the trained network ranks the pairs of `validation` worse than that one mapping (by PR AUC), the
+    mapping is returned alone, so that an adapter does not lose to the score that it maps. The same seed gives the same
+    adapter on the same machine. Raises InputError when labels are all alike, MissingExtraError without torch.
     """
     for part in (lists, validation):
         relevant = part.judged[part.mask]
@@ -101,7 +103,7 @@ def train_adapter(
             elif (waited := waited + 1) >= patience:
                 break
     weights = {name: tensor.numpy() for name, tensor in kept.items()}
-    return CosineAdapter(
+    adapter = CosineAdapter(
         mapping,
         centred,
         encoding,
@@ -110,6 +112,9 @@ def train_adapter(
         np.ascontiguousarray(weights["3.weight"].T * reach),
         weights["3.bias"] * reach + start,
     )
+    silent = replace(adapter, output=np.zeros_like(adapter.output), default=start)
+    quality = [pr_auc(one(validation).values, validation.judged) for one in (silent, adapter)]
+    return adapter if quality[1] >= quality[0] else silent
 
 
 class _Pairs:

@@ -97,6 +97,15 @@ def test_the_magnitude_invariant_form_learns_as_well(unseen: Unseen):
 
 
 @pytest.mark.torch
+def test_a_network_that_learned_nothing_of_use_is_silent():
+    rng = np.random.default_rng(0)
+    train, stop = noisy_lists(40, 1)[0], noisy_lists(300, 3)[0]
+    noise = replace(train, queries=rng.standard_normal(train.queries.shape).astype(np.float32))
+    found = train_adapter(noise, stop, epochs=2, hidden=8)
+    assert pr_auc(found(stop).values, stop.labels) >= pr_auc(stop.scores, stop.labels) - 1e-6
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_every_mapping_and_input_trains(mapping: Mapping):
     train, stop, lists = (noisy_lists(n, s)[0] for n, s in ((2000, 1), (300, 3), (300, 2)))

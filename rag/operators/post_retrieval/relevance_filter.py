@@ -125,7 +125,7 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
             scored = SIMPLE[self.method](lists)
             least = largest_gap_cut(scored.values) if self.threshold is None else np.float32(self.threshold)
             return self._filtered(hits, unsorted, lists, scored, least, None)
-        model = relevance_model(self.model or "default", collection)
+        model = relevance_model("default" if self.model is None else self.model, collection)
         model.check(lists)
         fitted = model.method(self.method)
         if len(lists) and isinstance(fitted.scorer, CosineAdapter) and fitted.scorer.reads_query:
