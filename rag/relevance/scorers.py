@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.errors import ConfigError
 from rag.relevance.lists import CandidateLists
 from rag.relevance.summaries import standardised
 
@@ -33,13 +32,9 @@ def _raw(lists: CandidateLists) -> Scored:
 
 
 def _max(lists: CandidateLists) -> Scored:
-    """The score as a share of the list's best. A best score that is not positive can be no measure."""
+    """The score as a share of the list's best, or itself where the best is not above 0."""
     best = lists.scores[:, 0] if lists.scores.shape[1] else np.zeros(len(lists), np.float32)
-    if (best[lists.counts > 0] <= 0).any():
-        raise ConfigError(
-            "method 'max' divides by the best score, and one is not above 0", hint="use 'zscore' or 'raw'"
-        )
-    shares = lists.scores / np.maximum(best, np.float32(1e-9))[:, None]
+    shares = lists.scores / np.where(best > 0, best, np.float32(1))[:, None]
     return Scored(lists.masked(np.asarray(shares, np.float32)), {"best": best})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag.errors import ConfigError, InputError
+from rag.errors import InputError
 from rag.relevance import METHODS, SIMPLE, CandidateLists, Truncation, candidate_lists
 from rag.relevance.measures import pr_auc
 from rag.relevance.scorers import largest_gap_cut
@@ -58,9 +58,9 @@ def test_the_largest_gap_is_where_the_brute_force_finds_it():
         assert (values >= threshold).sum(axis=1).tolist() == last.tolist()
 
 
-def test_max_refuses_a_best_score_that_is_no_measure():
-    with pytest.raises(ConfigError, match="method 'max' divides by the best score"):
-        SIMPLE["max"](candidate_lists([[-0.1, -0.2]]))
+def test_max_leaves_scores_alone_where_the_best_is_no_measure():
+    values = SIMPLE["max"](candidate_lists([[-0.1, -0.2], [0, -0.5], [0.5, -0.5]])).values
+    np.testing.assert_allclose(values, [[-0.1, -0.2], [0, -0.5], [1, -1]])
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 9])
