@@ -16,9 +16,9 @@ from rag.serve.drawing import bars, curves
 __all__ = ["COLUMNS", "cells", "filter_page"]
 
 COLUMNS = ("method", "PR AUC", "cut@", "recall", "prec.", "cut", "null", "MRR", "hurt", "AUROC", "ECE")
-"""Headings of the table; `cut@` is followed by the recall that is kept. They stand for `MethodFigures`, in its order."""
+"""Headings of the table, for the fields of `MethodFigures`; `cut@` is followed by the recall that is kept."""
 _LEGEND = (
-    "PR AUC: area under the pooled precision-recall curve. cut@: candidates removed where exactly that recall is kept. "
+    "PR AUC: area under the pooled precision-recall curve. cut@: candidates removed where just that recall is kept. "
     "Then what a threshold did that was set on other queries: recall, precision, candidates removed, queries left with "
     "nothing, mean reciprocal rank, queries that lost something relevant. AUROC: telling queries from the same ones "
     "with everything relevant removed. ECE: expected calibration error."
