@@ -48,7 +48,12 @@ def filter_page(title: str, found: Comparison) -> str:
     low, high = float(scores.min(initial=0)), float(scores.max(initial=1))
     pictures = [
         bars("Scores before", {n: lists.scores[m] for n, m in kinds.items()}, "cosine", (low, high)),
-        bars(f"Relevance after: {found.recommended}", {n: best[m] for n, m in kinds.items()}, "relevance", (0, 1)),
+        bars(
+            f"Relevance after: {found.recommended}",
+            {name: _log_odds(best[kind]) for name, kind in kinds.items()},
+            "log-odds of being relevant",
+            (-9, 5),
+        ),
         curves("Precision and recall", {name: _pr(found, name) for name in found.relevance}, "recall", "precision"),
         _sweep(found),
         _calibration(found),
@@ -68,6 +73,11 @@ def filter_page(title: str, found: Comparison) -> str:
         f"candidates; every figure is of queries that were held out. Recommended: <b>{found.recommended}</b>.</p>"
         f"<table><tr>{heads}</tr>{rows}</table><p><small>{_LEGEND}</small></p><p>{''.join(pictures)}</p></html>\n"
     )
+
+
+def _log_odds(chances: NDArray[np.float32]) -> NDArray[np.float32]:
+    inside = np.clip(chances, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _pr(found: Comparison, name: Method) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

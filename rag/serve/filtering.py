@@ -194,7 +194,7 @@ def _print(found: Comparison) -> None:
     from rag.serve.filter_page import COLUMNS, cells
 
     console = show.stdout()
-    table = Table(box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in COLUMNS:
         title = heading + (f"{found.target_recall:.0%}" if heading.endswith("@") else "")
         table.add_column(title, justify="left" if heading == "method" else "right", header_style="dim", no_wrap=True)
