@@ -54,7 +54,8 @@ def fit(
     progress: Progress | None = None,
 ) -> RelevanceModel:
     """Fit methods to labelled lists: three fifths of the queries train, one ends the training, and one, which no method
-    sees, calibrates probabilities, sets thresholds and tells which method is best.
+    sees, calibrates probabilities, sets thresholds and tells which method is best. Methods that learn nothing are
+    calibrated on all queries.
 
     Raises InputError with fewer than `LEAST_QUERIES` queries that have a relevant candidate, or without candidates that
     are not relevant; MissingExtraError when an adapter is asked for and there is no torch.
@@ -64,7 +65,8 @@ def fit(
     train, stop, held_out = (lists.take(rows) for rows in _dealt(lists, recipe.seed))
     fitted, quality = {}, {}
     for name in methods:
-        method = FittedMethod.of(_scorer(name, train, stop, recipe, progress), held_out)
+        learns = name in _KINDS or name == "truncation"
+        method = FittedMethod.of(_scorer(name, train, stop, recipe, progress), held_out if learns else lists)
         fitted[name] = method
         quality[name] = pr_auc(method.scorer(held_out).values, held_out.judged)
     about = {

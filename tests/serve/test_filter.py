@@ -137,7 +137,7 @@ def test_the_report_compares_all_methods(rag: RagCommand, kb: Path, labels: Path
     done = rag("filter", "report", kb, "--labels", labels, "-k", "20", "--html", page)
     assert done.code == 0
     for method in METHODS:
-        assert f" {method} " in done.out
+        assert f"\n{method} " in done.out
     assert "is recommended" in done.out
     assert max(map(len, done.out.splitlines())) <= 120
     text = page.read_text(encoding="utf-8")
