@@ -178,6 +178,16 @@ class Collection(LateInteraction):
         return self._open.manifest.settings
 
     @property
+    def metric(self) -> Metric:
+        """What the scores of a dense search are."""
+        return self._open.manifest.metric
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """The fingerprint of the encoder that made its vectors; nothing is loaded for it."""
+        return self._open.manifest.encoder.fingerprint
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder of its vectors, loaded at first use. EncoderMismatchError when it is not what made them."""
         if self._encoder is None:

@@ -10,7 +10,7 @@ import gzip
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from rag.errors import InputError, NotFoundError, did_you_mean
 from rag.types import Document, Query
 
-__all__ = ["Dataset", "find", "load", "read_documents"]
+__all__ = ["Dataset", "find", "load", "read_documents", "records"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def load(folder: Path, split: str = "test") -> Dataset:
         raise NotFoundError(f"{folder}: no split {split!r}", hint=did_you_mean(split, splits))
     documents = {document.id: document for document in read_documents(folder)}
     queries, answers = {}, {}
-    for where, entry in _records(questions):
+    for where, entry in records(questions):
         if entry["_id"] in queries:
             raise InputError(f"{where}: query {entry['_id']!r} is there twice")
         queries[entry["_id"]] = Query(entry["text"])
@@ -104,7 +104,7 @@ def read_documents(folder: Path) -> Iterator[Document]:
     if corpus is None:
         raise NotFoundError(f"{folder}: no corpus.jsonl")
     seen = set()
-    for where, entry in _records(corpus):
+    for where, entry in records(corpus):
         if entry["_id"] in seen:
             raise InputError(f"{where}: document {entry['_id']!r} is there twice")
         seen.add(entry["_id"])
@@ -136,8 +136,8 @@ def _judgements(path: Path, queries: Mapping[str, Any], documents: Mapping[str, 
     return {query: judged for query, judged in qrels.items() if max(judged.values()) > 0}
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each line stands, and the object in it, with text under `_id` and `text`."""
+def records(path: Path, needed: Sequence[str] = ("_id", "text")) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each line of JSON lines stands, and the object in it, with text under the `needed` names."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
         number = 0
         try:
@@ -145,7 +145,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 entry = json.loads(line)
-                for field in ("_id", "text"):
+                for field in needed:
                     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
                         raise InputError(f"{path}:{number}: no text under {field!r}")
                 yield f"{path}:{number}", entry

@@ -8,6 +8,7 @@ from rag.operators.post_retrieval.maxsim_rerank import MaxSimRerank
 from rag.operators.post_retrieval.mmr import MMR
 from rag.operators.post_retrieval.order import Order
 from rag.operators.post_retrieval.recency import Recency
+from rag.operators.post_retrieval.relevance_filter import RelevanceFilter
 from rag.operators.post_retrieval.rerank import Rerank
 from rag.operators.post_retrieval.rerank_by_model import RerankByModel
 from rag.operators.post_retrieval.selective_context import SelectiveContext
@@ -23,6 +24,7 @@ __all__ = [
     "MaxSimRerank",
     "Order",
     "Recency",
+    "RelevanceFilter",
     "Rerank",
     "RerankByModel",
     "SelectiveContext",

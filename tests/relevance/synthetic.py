@@ -1,0 +1,28 @@
+"""Candidate lists whose noise level depends on the query, and is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.relevance import CandidateLists, candidate_lists
+
+K, DIM = 100, 64
+
+
+def noisy_lists(count: int, seed: int, *, constant: bool = False) -> tuple[CandidateLists, NDArray[Any]]:
+    """Lists and their noise levels mu: 0.3 + 0.2 tanh(4 w·q) for unit embeddings q, or 0.3 for all.
+
+    Of 100 candidates 2 to 5 are relevant, with cosines around mu + 0.15; those of others lie around mu. The direction w
+    is the same for every seed.
+    """
+    rng = np.random.default_rng(seed)
+    queries = rng.standard_normal((count, DIM))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    w = np.random.default_rng(12345).standard_normal(DIM)
+    level = np.full(count, 0.3) if constant else 0.3 + 0.2 * np.tanh(4 * queries @ w / np.linalg.norm(w) * 8**0.5)
+    relevant = np.arange(K) < rng.integers(2, 6, count)[:, None]
+    scores = level[:, None] + 0.05 * rng.standard_normal((count, K)) + 0.15 * relevant
+    return candidate_lists(scores, queries, relevant), level
