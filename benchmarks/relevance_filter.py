@@ -5,8 +5,8 @@ python benchmarks/relevance_filter.py --data scifact         some of them
 python benchmarks/relevance_filter.py --quick                120 questions of scifact; writes nothing
 
 Trained on the questions of the split `train` where there is one, tested on those of `test`; climate_fever has one
-split, of which a third is tested. 100 candidates by the default encoder. Unanswerable are the test questions with all that is
-relevant taken out of the collection.
+split, of which a third is tested. 100 candidates by the default encoder. Unanswerable are the test questions with all
+that is relevant taken out of the collection.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def main() -> None:
 def notes() -> str:
     return (
         f"{K} candidates of all-MiniLM-L6-v2. PR AUC is pooled over pairs, with the 95 % interval of {RESAMPLED} "
-        "resamples of the queries. `filtered@95`: candidates removed where just 95 % of what is relevant is kept; then what the "
-        "threshold for 95 % that was set in training did here. `auroc_unanswerable`: the best value of a question "
-        f"against that with everything relevant taken out. {harness.machine()}."
+        "resamples of the queries. `filtered@95`: candidates removed where just 95 % of what is relevant is kept; then "
+        "what the threshold for 95 % that was set in training did here. `auroc_unanswerable`: the best value of a "
+        f"question against that with everything relevant taken out. {harness.machine()}."
     )
 
 
