@@ -36,6 +36,9 @@ public:
         }
     }
 
+    // The products of one vector, padded with zeros to a multiple of 16.
+    void apply(const float* vector, float* out) const { kernels().dot_f32(rows_.data(), n_, vector, width_, out); }
+
 private:
     size_t width_ = 0, n_ = 0;
     std::vector<const std::byte*> rows_;

@@ -23,7 +23,6 @@ from rag.collection.rows import Fingerprint
 from rag.collection.selection import grouped
 from rag.collection.snapshot import Connections, Snapshot
 from rag.collection.storage import Keeping
-from rag.collection.tokens import CODEC
 from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, MultiVectorEncoder, load, load_multi_vector
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, InputError, NotFoundError
@@ -61,7 +60,7 @@ class Collection(LateInteraction):
         *,
         encoder: str | Encoder = DEFAULT,
         tokens: str | MultiVectorEncoder | None = None,
-        token_codec: TokenCodec = CODEC,
+        token_codec: TokenCodec | None = None,
         metric: Metric = "cosine",
         codec: Keeping = "auto",
         engine: str | None = None,

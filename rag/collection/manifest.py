@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.collection.storage import Keeping, Storage
-from rag.collection.tokens import TokenStorage
+from rag.collection.tokens import TokenStorage, default_codec
 from rag.encoders import MultiVectorEncoder
 from rag.errors import CollectionError, DamagedFileError, NotFoundError
 from rag.index import Metric
@@ -52,8 +52,9 @@ class TokensRecord(_Record):
     codec: TokenCodec
 
     @classmethod
-    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
-        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=codec)
+    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec | None) -> TokensRecord:
+        kept = codec or default_codec(encoder.dim)
+        return cls(name=encoder.name, fingerprint=encoder.fingerprint, dim=encoder.dim, codec=kept)
 
 
 class SegmentRecord(_Record):

@@ -123,11 +123,16 @@ def write_tombstones(folder: Path, number: int, deleted: NDArray[np.int64]) -> F
 
 
 def merged(
-    parts: Sequence[Part], storage: Storage, token_storage: TokenStorage | None = None, progress: Progress | None = None
+    parts: Sequence[Part],
+    storage: Storage,
+    token_storage: TokenStorage | None = None,
+    known: Sequence[Part] = (),
+    progress: Progress | None = None,
 ) -> Part:
-    """One part that holds what is live in these: token vectors only where all of them have some."""
+    """One part that holds what is live in these: token vectors only where all of them have some, coded like those of
+    the parts that are `known`."""
     vectors = storage.build(parts, progress)
-    tokens = None if token_storage is None else token_storage.build(parts, progress)
+    tokens = None if token_storage is None else token_storage.build(parts, known, progress)
     deleted = np.unique(np.concatenate([part.deleted for part in parts]))
     same = len(parts) == 1 and not len(deleted)
     postings = parts[0].postings if same else merge_lexical([part.postings for part in parts], deleted)

@@ -392,7 +392,8 @@ class Writer:
             if not any(len(part.deleted) < len(part.ids) for part in run):
                 pass  # nothing is left of it
             elif at in runs or stored is None:
-                records.append(merged(run, storage, token_storage, self._progress).write(self._folder, next(numbers)))
+                part = merged(run, storage, token_storage, parts, self._progress)
+                records.append(part.write(self._folder, next(numbers)))
             elif len(run[0].deleted) > stored.deleted:
                 tombstones = write_tombstones(self._folder, next(numbers), run[0].deleted)
                 records.append(stored.model_copy(update={"deleted": len(run[0].deleted), "tombstones": tombstones}))
