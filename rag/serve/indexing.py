@@ -67,7 +67,7 @@ TokenEncoder = Annotated[
     str | None, typer.Option(help="Encoder of the token vectors; the model of the single vectors if left out.")
 ]
 TokenCodecOption = Annotated[
-    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: sign if left out.")
+    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept; if left out, in 48 bytes or so.")
 ]
 
 
