@@ -12,6 +12,7 @@
 
 #include "byte_panel.h"
 #include "errors.h"
+#include "lines.h"
 #include "matrix.h"
 
 namespace rag {
@@ -140,7 +141,7 @@ private:
     // cache.
     template <class Score>
     void unfolded(const Block& block, Score score) const {
-        thread_local std::vector<std::byte> bytes;
+        thread_local Lines<std::byte> bytes;
         const size_t tile = kernels().tile_rows;
         bytes.resize(tile * layout_.width);
         float factors[3 * kMaxTile] = {};

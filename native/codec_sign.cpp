@@ -10,6 +10,7 @@
 
 #include "byte_panel.h"
 #include "errors.h"
+#include "lines.h"
 #include "matrix.h"
 
 namespace rag {
@@ -42,7 +43,7 @@ public:
     // A few rows at a time, as bytes that stay in the first-level cache: 1 where the bit is set, and a factor of 2 and an
     // offset of -1 make signs of them.
     void panel(size_t first, size_t vectors, const Block& block, float* out, size_t ld) const override {
-        thread_local std::vector<std::byte> bytes;
+        thread_local Lines<std::byte> bytes;
         const size_t tile = kernels().tile_rows, width = lines_ * kLine;
         bytes.resize(kMaxTile * width);
         float factors[3 * kMaxTile] = {};
