@@ -39,8 +39,9 @@ __all__ = [
 
 BATCH = 64
 """Chunks whose tokens are copied or decoded at once: some 25 MiB of 384 numbers a token."""
-LEAST_LEARNED = 8192
-"""Tokens from which a codec learns all of its centroids; fewer are kept as float16."""
+LEAST_LEARNED = 65_536
+"""Tokens from which a codec learns; fewer are kept as float16. What it learns holds for all that come later: from the
+first 8,192 tokens of squad, which are of one subject, sign codes lost 0.022 of nDCG@10, from 65,536 of them 0.002."""
 SAMPLE = 65_536
 """Tokens, of chunks chosen by chance, from which a codec learns."""
 _SEED = 20260211
