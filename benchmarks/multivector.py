@@ -37,7 +37,7 @@ WITH_TRAINED = ("scifact", "squad_train_sample")  # the latter's training questi
 BUDGETS = (100, 300, 1000)
 RANKED = 200  # candidates that are ranked by MaxSim where quality is compared
 K = 10
-CODECS = ("float16", "int8", "residual1")
+CODECS = ("float16", "int8", "sign")
 ENCODINGS = {
     "FDE 4/8/20": (4, 8, True),
     "FDE 4/16/20": (4, 16, True),

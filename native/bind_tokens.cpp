@@ -31,6 +31,11 @@ void add_documents(TokenStore& store, const IdArray& ids, const FloatMatrix& tok
     store.add(span(ids), tokens.data(), tokens.shape(0), span(offsets), thread_count(threads), signals());
 }
 
+void append(TokenStore& store, const TokenStore& other, const IdArray& ids) {
+    const nb::gil_scoped_release release;
+    store.append(other, span(ids));
+}
+
 size_t remove_documents(TokenStore& store, const IdArray& ids) {
     const nb::gil_scoped_release release;
     const std::unique_lock lock(store.mutex());
@@ -166,17 +171,30 @@ void bind_tokens(nb::module_& m) {
     nb::class_<TokenStore>(m, "TokenStore")
         .def(
             "__init__",
-            [](TokenStore* self, size_t dim, const std::string& codec, const std::optional<FloatMatrix>& base,
-               const std::optional<FloatMatrix>& centroids, float spread) {
-                new (self) TokenStore(dim, codec, residual(dim, base, centroids, spread));
+            [](TokenStore* self, size_t dim, const std::string& codec) { new (self) TokenStore(dim, codec, {}); },
+            "dim"_a, "codec"_a)
+        .def(
+            "__init__",
+            [](TokenStore* self, size_t dim, const std::string& codec, const FloatMatrix& base,
+               const FloatMatrix& centroids, float spread) {
+                new (self) TokenStore(dim, codec, learned_residuals(dim, base, centroids, spread));
             },
-            "dim"_a, "codec"_a, "base"_a = nb::none(), "centroids"_a = nb::none(), "spread"_a = 0.0f)
+            "dim"_a, "codec"_a, "base"_a, "centroids"_a, "spread"_a)
+        .def(
+            "__init__",
+            [](TokenStore* self, size_t dim, const std::string& codec, const FloatVector& mean, const FloatMatrix& base,
+               const FloatMatrix& inverse, float slope, float mean_slope, float constant) {
+                const rag::Learned::Line line{slope, mean_slope, constant};
+                new (self) TokenStore(dim, codec, learned_signs(dim, mean, base, inverse, line));
+            },
+            "dim"_a, "codec"_a, "mean"_a, "base"_a, "inverse"_a, "slope"_a, "mean_slope"_a, "constant"_a)
         .def_prop_ro("dim", &TokenStore::dim)
         .def_prop_ro("documents", counted<&TokenStore::documents>)
         .def_prop_ro("rows", counted<&TokenStore::rows>)
         .def_prop_ro("live", counted<&TokenStore::live>)
         .def_prop_ro("live_tokens", counted<&TokenStore::live_tokens>)
         .def("add", add_documents, "ids"_a, "tokens"_a, "offsets"_a, "threads"_a = 0)
+        .def("append", append, "other"_a, "ids"_a)
         .def("remove", remove_documents, "ids"_a)
         .def("compact", compact)
         .def("vectors", decode, "ids"_a)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "codec.h"
+#include "lines.h"
 
 namespace rag {
 
@@ -41,7 +42,7 @@ private:
     size_t padded_, quads_;
     int32_t zero_;
     bool small_;
-    std::vector<int8_t> codes_;
+    Lines<int8_t> codes_;
     std::vector<int32_t> sums_;
     std::vector<float> factors_, constants_;
 };

@@ -43,10 +43,10 @@ std::unique_ptr<Codec> make_codec(std::string_view name, size_t dim, Metric metr
     if (name == "adaptive8") return make_adaptive(8, dim, metric, learned);
     if (name == "adaptive12") return make_adaptive(12, dim, metric, learned);
     if (name == "pq") return make_product(dim, metric, learned);
-    if (name == "residual1") return make_residual(1, dim, metric, learned);
+    if (name == "sign") return make_sign(dim, metric, learned);
     if (name == "residual2") return make_residual(2, dim, metric, learned);
     if (name == "residual4") return make_residual(4, dim, metric, learned);
-    std::string known = "known: float32, float16, int8, pq, residual1, residual2, residual4";
+    std::string known = "known: float32, float16, int8, pq, sign, residual2, residual4";
     for (const PackedForm& form : kPacked) {
         if (name == form.name) return make_packed(form, dim, metric, learned);
         known += ", " + std::string(form.name);

@@ -18,8 +18,12 @@ enum class Metric { ip, cosine, l2 };  // cosine vectors are of unit length when
 struct Learned {
     std::vector<float> mean, base, query;
     size_t reduced = 0;
-    std::vector<float> centroids;  // of a product codec: [part][256][8]; of a residual codec: [centroid][reduced]
+    std::vector<float> centroids;  // of a product codec: [part][256][8]; of a residual codec: [centroid][dim]
     float spread = 0;              // of a residual codec: the largest root mean square of a residual's components
+    std::vector<float> inverse;    // of a sign codec: [dim, dim], what makes of signs what is beside the mean
+    struct Line {                  // likewise, for unit vectors: inner product = slope * cosine + mean_slope * <query, mean> + constant
+        float slope = 1, mean_slope = 0, constant = 0;
+    } line;
 };
 
 // Stored vectors to score together. kMaxTile more rows follow the n (those that come next, or any), and their factors.
@@ -77,8 +81,9 @@ std::unique_ptr<Codec> make_adaptive(int bits, size_t dim, Metric metric, const 
 
 std::unique_ptr<Codec> make_product(size_t dim, Metric metric, const Learned& learned);
 
-// Bits a component of what is left of a vector beside its centroid: 1, 2 or 4.
+// Bits a component of what is left of a vector beside its centroid: 2 or 4.
 std::unique_ptr<Codec> make_residual(int bits, size_t dim, Metric metric, const Learned& learned);
+std::unique_ptr<Codec> make_sign(size_t dim, Metric metric, const Learned& learned);
 
 // One round of k-means on each part of 8 components: of the vectors [n, parts * 8] that are nearest to each centroid
 // [parts, 256, 8], the sum, and how many they are.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "codec.h"
+#include "lines.h"
 
 namespace rag {
 
@@ -30,7 +31,7 @@ public:
         if (!half_) return panel_(block.rows, n, packed, vectors, dim_, out, ld, {block.rows + tile, width_ * 4});
 
         // Half floats are widened once for all the queries, tile by tile: so they stay in the first-level cache.
-        thread_local std::vector<float> wide;
+        thread_local Lines<float> wide;
         wide.resize(tile * width_);
         const std::byte* rows[kMaxTile];
         for (size_t r = 0; r < tile; ++r) rows[r] = reinterpret_cast<const std::byte*>(wide.data() + r * width_);
@@ -59,7 +60,7 @@ private:
     bool half_;
     RowsKernel rows_;
     PanelKernel panel_;
-    std::vector<float> padded_, packed_;
+    Lines<float> padded_, packed_;
 };
 
 class Float32 : public Codec {

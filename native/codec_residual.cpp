@@ -1,4 +1,4 @@
-// Residual codes: the nearest of learned centroids, and 1, 2 or 4 bits for each component of what is left beside it, with
+// Residual codes: the nearest of learned centroids, and 2 or 4 bits for each component of what is left beside it, with
 // one scale for the vector (ColBERTv2: Santhanam et al., NAACL 2022, section 3.3). A learned rotation spreads what is left
 // evenly over the components, so that the levels of a normal distribution suit all of them, and the scale is such that
 // the product of the code with what is left is what that has with itself: scores are then without bias (RaBitQ: Gao and
@@ -12,6 +12,7 @@
 
 #include "byte_panel.h"
 #include "errors.h"
+#include "lines.h"
 #include "matrix.h"
 
 namespace rag {
@@ -30,7 +31,6 @@ struct Levels {
 
 Levels levels(int bits) {
     switch (bits) {
-        case 1: return {{0.7979f}, 1.5708f};
         case 2: return {{0.4528f, 1.5104f}, 1.1331f};
         default: return {{0.1284f, 0.3881f, 0.6568f, 0.9424f, 1.2562f, 1.6181f, 2.0690f, 2.7326f}, 1.0096f};
     }
@@ -44,7 +44,7 @@ struct Layout {
           codes((components * bits + 7) / 8) {}
 
     size_t bytes() const { return id + 1 + codes; }
-    size_t kernel() const { return bits / 2; }
+    size_t kernel() const { return bits / 4; }
 
     int bits;
     size_t components, id, lines, width, codes;
@@ -141,7 +141,7 @@ private:
     // cache.
     template <class Score>
     void unfolded(const Block& block, Score score) const {
-        thread_local std::vector<std::byte> bytes;
+        thread_local Lines<std::byte> bytes;
         const size_t tile = kernels().tile_rows;
         bytes.resize(tile * layout_.width);
         float factors[3 * kMaxTile] = {};
@@ -164,22 +164,22 @@ private:
 class Residual : public Codec {
 public:
     Residual(int bits, size_t dim, const Learned& learned)
-        : dim_(dim), base_(learned.reduced ? Matrix(learned.base, dim) : Matrix()), reduced_(learned.reduced ? learned.reduced : dim),
-          padded_(round_up(reduced_, kUnit)), spread_(learned.spread), levels_(levels(bits)),
-          centroids_(learned.centroids.empty() ? std::vector<float>(reduced_) : learned.centroids),
-          layout_(bits, reduced_, centroids_.size() / reduced_), unfolding_(layout_, centroids_, spread_),
-          none_(std::max(dim, reduced_)), wide_(centroids_.size() / reduced_ * round_up(reduced_, 16)) {
-        const size_t n = centroids_.size() / reduced_, stride = round_up(reduced_, 16);
+        : dim_(dim), padded_(round_up(dim, kUnit)), base_(learned.reduced ? Matrix(learned.base, dim) : Matrix()),
+          spread_(learned.spread), levels_(levels(bits)),
+          centroids_(learned.centroids.empty() ? std::vector<float>(dim) : learned.centroids),
+          layout_(bits, dim, centroids_.size() / dim), unfolding_(layout_, centroids_, spread_), none_(dim),
+          wide_(centroids_.size() / dim * round_up(dim, 16)) {
+        const size_t n = centroids_.size() / dim, stride = round_up(dim, 16);
         for (size_t c = 0; c < n; ++c) {
-            const float* centroid = centroids_.data() + c * reduced_;
-            std::copy_n(centroid, reduced_, wide_.data() + c * stride);
-            halves_.push_back(std::inner_product(centroid, centroid + reduced_, centroid, 0.0f) / 2);
+            const float* centroid = centroids_.data() + c * dim_;
+            std::copy_n(centroid, dim_, wide_.data() + c * stride);
+            halves_.push_back(std::inner_product(centroid, centroid + dim_, centroid, 0.0f) / 2);
         }
-        nearest_ = Matrix(wide_, reduced_);
+        nearest_ = Matrix(wide_, dim_);
     }
 
     std::string_view name() const override {
-        return layout_.bits == 1 ? "residual1" : layout_.bits == 2 ? "residual2" : "residual4";
+        return layout_.bits == 2 ? "residual2" : "residual4";
     }
     size_t code_bytes() const override { return layout_.bytes(); }
 
@@ -192,16 +192,16 @@ public:
         const size_t count = halves_.size();
         turned.assign(n * padded_, 0);
         turn(vectors, n, turned.data());
-        std::vector<float> tight(n * reduced_);
-        for (size_t i = 0; i < n; ++i) std::copy_n(&turned[i * padded_], reduced_, &tight[i * reduced_]);
+        std::vector<float> tight(n * dim_);
+        for (size_t i = 0; i < n; ++i) std::copy_n(&turned[i * padded_], dim_, &tight[i * dim_]);
         scores.assign(n * count, 0);
-        if (count > 1) nearest_.apply(tight.data(), n, reduced_, none_.data(), scores.data(), count);
+        if (count > 1) nearest_.apply(tight.data(), n, dim_, none_.data(), scores.data(), count);
         for (size_t i = 0; i < n; ++i) {
             size_t best = 0;
             const float* own = scores.data() + i * count;
             for (size_t c = 1; c < count; ++c)
                 if (own[c] - halves_[c] > own[best] - halves_[best]) best = c;
-            encode(tight.data() + i * reduced_, best, codes + i * code_bytes());
+            encode(tight.data() + i * dim_, best, codes + i * code_bytes());
         }
     }
 
@@ -209,7 +209,7 @@ public:
         std::vector<std::byte> bytes(layout_.width);
         unfolding_(&code, 1, bytes.data());
         std::fill_n(vector, dim_, 0.0f);
-        for (size_t r = 0; r < reduced_; ++r) {
+        for (size_t r = 0; r < dim_; ++r) {
             const float value = unfolding_.step() * static_cast<float>(std::to_integer<int>(bytes[r]) - kZero);
             if (!base_)
                 vector[r] = value;
@@ -235,13 +235,12 @@ private:
 
     // `vector` becomes what is left of it.
     void encode(float* vector, size_t centroid, std::byte* code) const {
-        double squares = 0, kept = 0;
-        for (size_t i = 0; i < reduced_; ++i) kept += static_cast<double>(vector[i]) * vector[i];
-        for (size_t i = 0; i < reduced_; ++i) {
-            vector[i] -= centroids_[centroid * reduced_ + i];
+        double squares = 0;
+        for (size_t i = 0; i < dim_; ++i) {
+            vector[i] -= centroids_[centroid * dim_ + i];
             squares += static_cast<double>(vector[i]) * vector[i];
         }
-        const float scale = static_cast<float>(std::sqrt(squares / static_cast<double>(reduced_)));
+        const float scale = static_cast<float>(std::sqrt(squares / static_cast<double>(dim_)));
         const float inverse = std::isfinite(1 / scale) ? 1 / scale : 0;
         std::memcpy(code, &centroid, layout_.id);
         std::byte* codes = code + layout_.id + 1;
@@ -249,7 +248,7 @@ private:
         const std::vector<float>& positive = levels_.positive;
         const size_t half = positive.size();
         double along = 0;
-        for (size_t i = 0; i < reduced_; ++i) {
+        for (size_t i = 0; i < dim_; ++i) {
             const float x = std::abs(vector[i]);
             size_t level = 0;
             while (level + 1 < half && x * inverse > (positive[level] + positive[level + 1]) / 2) ++level;
@@ -258,15 +257,12 @@ private:
             codes[bit / 8] |= static_cast<std::byte>(number << bit % 8);
             along += static_cast<double>(x) * positive[level];
         }
-        // What directions that are left out held of the unit vector is made up for by the others.
-        const double whole = squares + std::max(1 - kept, 0.0);
-        const double fit = along > 0 && spread_ > 0 ? whole / along / levels_.gain / spread_ * 255 : 0;
+        const double fit = along > 0 && spread_ > 0 ? squares / along / levels_.gain / spread_ * 255 : 0;
         code[layout_.id] = static_cast<std::byte>(std::lround(std::min(fit, 255.0)));
     }
 
-    size_t dim_;
+    size_t dim_, padded_;
     Matrix base_;
-    size_t reduced_, padded_;
     float spread_;
     Levels levels_;
     std::vector<float> centroids_;

@@ -102,10 +102,12 @@ struct Kernels {
     void (*dot_packed_run[4])(const std::byte* first, size_t n, const PackedQuery& query, float* out);
     // The codes of a row, one a byte, and up to 64 bytes of anything after them.
     void (*unpack[4])(const std::byte* row, size_t lines, std::byte* codes);
-    // The bytes (128 stands for zero) that residual codes stand for, by bits: 1, 2, 4. Codes lie one after the other, the
+    // The bytes (128 stands for zero) that residual codes stand for, by bits: 2, 4. Codes lie one after the other, the
     // first in the lowest bits, and come in lines of 64; a component is table[its code] + base[component], both signed.
-    void (*unfold[3])(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base,
+    void (*unfold[2])(const std::byte* codes, size_t lines, const std::byte* table, const std::byte* base,
                       std::byte* bytes);
+    // Bits, the lowest of a byte first, in lines of 64, to bytes that are 0 or 1.
+    void (*unpack_signs)(const std::byte* codes, size_t lines, std::byte* bytes);
     // [8 or 12 bits][ip or l2]
     void (*score_adaptive[2][2])(const std::byte* const* rows, size_t n, const AdaptiveQuery& query, float* out);
 

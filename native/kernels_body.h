@@ -306,6 +306,17 @@ void unfold(const std::byte* codes, size_t lines, const std::byte* table, const 
         unfold_line<Bits, 0>(codes, table, base, bytes);
 }
 
+template <int Part>
+inline void unpack_signs_line(const std::byte* codes, std::byte* bytes) {
+    constexpr size_t at = Part * 4 * V::lanes;
+    V::store_codes(bytes + at, V::template spread<1, Part>(codes));
+    if constexpr (at + 4 * V::lanes < kCacheLine) unpack_signs_line<Part + 1>(codes, bytes);
+}
+
+void unpack_signs(const std::byte* codes, size_t lines, std::byte* bytes) {
+    for (; lines; --lines, codes += 8, bytes += kCacheLine) unpack_signs_line<0>(codes, bytes);
+}
+
 template <bool Twelve, bool Far, int R>
 inline void adaptive_tile(const std::byte* const* rows, const AdaptiveQuery& query, float* out) {
     constexpr size_t header = 8, group_bytes = Twelve ? 48 : 32;
@@ -546,7 +557,8 @@ constexpr Kernels kTable{
     {packed_list<1>, packed_list<2>, packed_list<4>, packed_list<8>},
     {packed_run<1>, packed_run<2>, packed_run<4>, packed_run<8>},
     {unpack<1>, unpack<2>, unpack<4>, unpack<8>},
-    {unfold<1>, unfold<2>, unfold<4>},
+    {unfold<2>, unfold<4>},
+    unpack_signs,
     {{adaptive_kernel<false, false>, adaptive_kernel<false, true>},
      {adaptive_kernel<true, false>, adaptive_kernel<true, true>}},
     score_product,

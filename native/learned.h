@@ -1,5 +1,6 @@
 // What a codec learned, from NumPy arrays.
 #pragma once
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -35,17 +36,33 @@ inline rag::Learned learned(size_t dim, const std::optional<FloatVector>& mean, 
     return result;
 }
 
-// Of a residual codec: `base` [reduced, dim] and `centroids` [n, reduced].
-inline rag::Learned residual(size_t dim, const std::optional<FloatMatrix>& base,
-                             const std::optional<FloatMatrix>& centroids, float spread) {
+inline void check_learned(bool fits) {
+    if (!fits) throw rag::InputError("what the codec learned does not fit the dimension", "learn it anew");
+}
+
+// Of a residual codec: `base` [dim, dim] and `centroids` [n, dim].
+inline rag::Learned learned_residuals(size_t dim, const FloatMatrix& base, const FloatMatrix& centroids, float spread) {
+    check_learned(base.shape(0) == dim && base.shape(1) == dim && centroids.shape(1) == dim);
+    check_learned(centroids.shape(0) > 0 && centroids.shape(0) <= 65536 && spread >= 0 && spread < 1e18f);
     rag::Learned result;
-    if (!base && !centroids) return result;
-    if (!base || !centroids || base->shape(1) != dim || base->shape(0) == 0 || centroids->shape(0) == 0 ||
-        centroids->shape(0) > 65536 || centroids->shape(1) != base->shape(0) || !(spread >= 0 && spread < 1e18f))
-        throw rag::InputError("what the codec learned does not fit the dimension", "learn it anew");
-    result.base = padded_rows(*base);
-    result.reduced = base->shape(0);
-    result.centroids.assign(centroids->data(), centroids->data() + centroids->size());
+    result.base = padded_rows(base);
+    result.reduced = dim;
+    result.centroids.assign(centroids.data(), centroids.data() + centroids.size());
     result.spread = spread;
+    return result;
+}
+
+// Of a sign codec: `mean` [dim], `base` and `inverse` [dim, dim].
+inline rag::Learned learned_signs(size_t dim, const FloatVector& mean, const FloatMatrix& base,
+                                  const FloatMatrix& inverse, rag::Learned::Line line) {
+    check_learned(mean.size() == dim && base.shape(0) == dim && base.shape(1) == dim);
+    check_learned(inverse.shape(0) == dim && inverse.shape(1) == dim);
+    check_learned(line.slope > 0 && line.slope < 1e6f && std::abs(line.mean_slope) < 1e6f && std::abs(line.constant) < 1e6f);
+    rag::Learned result;
+    result.mean.assign(mean.data(), mean.data() + dim);
+    result.base = padded_rows(base);
+    result.inverse = padded_rows(inverse);
+    result.reduced = dim;
+    result.line = line;
     return result;
 }

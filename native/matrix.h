@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "codec.h"
+#include "lines.h"
 
 namespace rag {
 
@@ -20,7 +21,7 @@ public:
     const float* operator[](size_t r) const { return reinterpret_cast<const float*>(rows_[r]); }
     // Of each of n vectors less `mean`, the products with the rows: out[vector * ld + row].
     void apply(const float* vectors, size_t n, size_t dim, const float* mean, float* out, size_t ld) const {
-        thread_local std::vector<float> packed, products;
+        thread_local Lines<float> packed, products;
         const size_t wide = kernels().panel_vectors * kernels().lanes;
         for (size_t first = 0; first < n; first += wide) {
             const size_t count = std::min(wide, n - first), width = round_up(count, kernels().lanes);
@@ -35,6 +36,9 @@ public:
                 for (size_t r = 0; r < n_; ++r) out[(first + i) * ld + r] = products[r * width + i];
         }
     }
+
+    // The products of one vector, padded with zeros to a multiple of 16.
+    void apply(const float* vector, float* out) const { kernels().dot_f32(rows_.data(), n_, vector, width_, out); }
 
 private:
     size_t width_ = 0, n_ = 0;

@@ -70,6 +70,44 @@ void TokenStore::add(std::span<const int64_t> ids, const float* tokens, size_t n
     tier_.commit(n);
 }
 
+void TokenStore::append(const TokenStore& other, std::span<const int64_t> ids) {
+    if (&other == this || other.dim_ != dim_ || other.tier_.codec->name() != tier_.codec->name())
+        throw InputError("only documents of another store of the same dimension and codec can be copied", "decode them");
+    const std::lock_guard alone(adding_);
+    std::unique_lock writing(mutex_, std::defer_lock);
+    std::shared_lock reading(other.mutex_, std::defer_lock);
+    std::lock(writing, reading);
+    check_new_ids(ids, ids_, dead_);
+    std::vector<size_t> documents;
+    size_t n = 0;
+    for (const int64_t id : ids) {
+        const auto document = other.find(id);
+        if (!document) throw NotFoundError("id " + std::to_string(id) + " is not in the store");
+        documents.push_back(*document);
+        n += other.length(*document);
+    }
+    // Everything that can fail comes before the first commit.
+    tier_.reserve(n);
+    auto* ends = reinterpret_cast<uint64_t*>(ends_.extend(ids.size()));
+    ids_.reserve(ids.size());
+    dead_.resize(this->documents() + ids.size());
+    uint64_t end = tier_.codes.size();
+    for (size_t i = 0, at = 0; i < ids.size(); ++i) {
+        const size_t first = other.first(documents[i]), length = other.length(documents[i]);
+        copy(other.tier_.codes, first, length, tier_.codes.reserved(at));
+        if (tier_.codec->factors()) copy(other.tier_.factors, first, length, tier_.factors.reserved(at));
+        at += length;
+        ends[i] = end += length;
+    }
+    ids_.append(ids);
+    ends_.commit(ids.size());
+    tier_.commit(n);
+}
+
+void TokenStore::copy(const Rows& from, size_t first, size_t n, std::byte* to) {
+    for (size_t i = 0; i < n; ++i, to += from.stride()) std::copy_n(from[first + i], from.stride(), to);
+}
+
 void TokenStore::attach(const TokenParts& parts, const std::shared_ptr<void>& owner) {
     const size_t n = parts.ids.size() / sizeof(int64_t);
     const size_t tokens = parts.codes.size() / tier_.codes.stride();
@@ -109,15 +147,13 @@ void TokenStore::compact() {
     Rows ends(sizeof(uint64_t));
     Ids ids;
     std::vector<int64_t> kept;
-    const auto copy = [](const Rows& from, size_t first, size_t n, Rows& to) {
-        std::byte* at = to.extend(n);
-        for (size_t i = 0; i < n; ++i, at += from.stride()) std::copy_n(from[first + i], from.stride(), at);
-        to.commit(n);
-    };
     for (size_t document = 0; document < documents(); ++document) {
         if (dead_[document]) continue;
-        copy(tier_.codes, first(document), length(document), tier.codes);
-        if (tier.codec->factors()) copy(tier_.factors, first(document), length(document), tier.factors);
+        const size_t first = this->first(document), length = this->length(document);
+        tier.reserve(length);
+        copy(tier_.codes, first, length, tier.codes.reserved(0));
+        if (tier.codec->factors()) copy(tier_.factors, first, length, tier.factors.reserved(0));
+        tier.commit(length);
         const uint64_t end = tier.codes.size();
         std::copy_n(reinterpret_cast<const std::byte*>(&end), sizeof end, ends.extend(1));
         ends.commit(1);

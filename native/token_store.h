@@ -26,6 +26,10 @@ public:
     void add(std::span<const int64_t> ids, const float* tokens, size_t n, std::span<const int64_t> offsets,
              size_t threads, const Interrupt& interrupt);
 
+    // Documents of another store of the same codec, which has learned the same, as they are kept there. NotFoundError;
+    // InputError for an id that is here already. Takes the locks of both by itself.
+    void append(const TokenStore& other, std::span<const int64_t> ids);
+
     // Readers hold this shared, writers exclusively; the methods below expect their caller to do so.
     std::shared_mutex& mutex() const { return mutex_; }
 
@@ -52,6 +56,8 @@ public:
     void decode(size_t document, float* tokens) const;
 
 private:
+    static void copy(const Rows& from, size_t first, size_t n, std::byte* to);
+
     size_t dim_;
     Learned learned_;  // the codec refers to it
     Tier tier_;

@@ -1,6 +1,6 @@
 """Types of the native module; the docstrings are those of the modules that use it."""
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,13 +145,23 @@ class VectorStore:
 # --- token vectors: bind_tokens.cpp
 
 class TokenStore:
+    @overload
+    def __init__(self, dim: int, codec: str) -> None: ...
+    @overload
+    def __init__(
+        self, dim: int, codec: str, base: NDArray[np.float32], centroids: NDArray[np.float32], spread: float
+    ) -> None: ...
+    @overload
     def __init__(
         self,
         dim: int,
         codec: str,
-        base: NDArray[np.float32] | None = None,
-        centroids: NDArray[np.float32] | None = None,
-        spread: float = 0,
+        mean: NDArray[np.float32],
+        base: NDArray[np.float32],
+        inverse: NDArray[np.float32],
+        slope: float,
+        mean_slope: float,
+        constant: float,
     ) -> None: ...
     @property
     def dim(self) -> int: ...
@@ -166,6 +176,8 @@ class TokenStore:
     def add(
         self, ids: NDArray[np.int64], tokens: NDArray[np.float32], offsets: NDArray[np.int64], threads: int = 0
     ) -> None: ...
+    def append(self, other: TokenStore, ids: NDArray[np.int64]) -> None:
+        """Documents of a store of the same codec, which has learned the same."""
     def remove(self, ids: NDArray[np.int64]) -> int: ...
     def compact(self) -> None: ...
     def vectors(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

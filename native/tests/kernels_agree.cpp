@@ -239,8 +239,8 @@ void check_making(const Kernels& own) {
     own.nearest_centroids(x.data(), 8, a.size(), book.data(), a.data(), 1);
     kernels_portable().nearest_centroids(x.data(), 8, b.size(), book.data(), b.data(), 1);
     if (a != b) std::printf("nearest_centroids: others\n"), ++failures;
-    for (size_t bits = 0; bits < 3; ++bits) {
-        const Bytes codes = bytes(kDim / 8 << bits), table = bytes(16), base = bytes(kDim);
+    for (size_t bits = 0; bits < 2; ++bits) {
+        const Bytes codes = bytes(kDim / 4 << bits), table = bytes(16), base = bytes(kDim);
         const auto unfolded = [&](const Kernels& k) {
             Bytes out(kDim);
             k.unfold[bits](codes.data(), kDim / 64, table.data(), base.data(), out.data());
@@ -248,6 +248,11 @@ void check_making(const Kernels& own) {
         };
         if (unfolded(own) != unfolded(kernels_portable())) std::printf("unfold: others\n"), ++failures;
     }
+    const Bytes signs = bytes(kDim / 8);
+    Bytes unpacked(kDim), expected(kDim);
+    own.unpack_signs(signs.data(), kDim / 64, unpacked.data());
+    for (size_t i = 0; i < kDim; ++i) expected[i] = signs[i / 8] >> i % 8 & std::byte{1};
+    if (unpacked != expected) std::printf("unpack_signs: others\n"), ++failures;
     const Floats scores = numbers(37 * kDim);
     compare("maxima", own, kDim, 0, [&](auto& k, float* o) { k.maxima(scores.data(), 37, kDim, kDim, o); });
 }

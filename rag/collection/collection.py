@@ -22,7 +22,6 @@ from rag.collection.repair import Remake, Report, rebuild, verify
 from rag.collection.rows import Fingerprint
 from rag.collection.snapshot import Connections, Snapshot
 from rag.collection.storage import Keeping
-from rag.collection.tokens import CODEC
 from rag.collection.writer import Writer
 from rag.encoders import DEFAULT, Encoder, MultiVectorEncoder, load, load_multi_vector
 from rag.errors import CollectionError, EncoderMismatchError
@@ -59,7 +58,7 @@ class Collection(LateInteraction):
         *,
         encoder: str | Encoder = DEFAULT,
         tokens: str | MultiVectorEncoder | None = None,
-        token_codec: TokenCodec = CODEC,
+        token_codec: TokenCodec | None = None,
         metric: Metric = "cosine",
         codec: Keeping = "auto",
         engine: str | None = None,

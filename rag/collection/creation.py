@@ -29,7 +29,7 @@ def make(
     *,
     encoder: Encoder,
     token_encoder: MultiVectorEncoder | None,
-    token_codec: TokenCodec,
+    token_codec: TokenCodec | None,
     metric: Metric,
     codec: Keeping,
     engine: str | None,
@@ -40,7 +40,7 @@ def make(
     uri = None if engine is None else canonical_uri(engine)
     kept: Keeping = "float32" if codec == "auto" and uri is not None else codec
     Storage(uri, encoder.dim, metric, kept).buffer()  # refuses what cannot be
-    if token_encoder is not None:
+    if token_encoder is not None and token_codec is not None:
         TokenStore(token_encoder.dim, token_codec)
     LexicalIndex.build(segments.NONE, [], language=language)
     try:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from rag.collection.manifest import TokensRecord
 from rag.collection.searching import Searching
 from rag.collection.selection import grouped
-from rag.collection.tokens import CODEC, check_dim, chunks_without, score_tokens, search_tokens, with_tokens
+from rag.collection.tokens import check_dim, chunks_without, score_tokens, search_tokens, with_tokens
 from rag.collection.upgrading import upgrade_tokens
 from rag.collection.writer import Writer
 from rag.encoders import Encoder, MultiVectorEncoder, TokenVectors, encode_both_queries, load_multi_vector
@@ -211,7 +211,7 @@ class LateInteraction(Searching):
         """
         known = self._open.manifest.tokens
         made_by = self._wanted(known, encoder, pool_factor)
-        kept = codec or (CODEC if known is None else known.codec)
+        kept = codec or (None if known is None else known.codec)
 
         def encode(chunks: Sequence[Chunk]) -> TokenVectors:
             return made_by.encode_documents((texts or own_texts)(chunks))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag._native import crc32c
 from rag.collection.files import FileRecord, write_atomic
 from rag.collection.storage import Keeping, Storage
-from rag.collection.tokens import TokenStorage
+from rag.collection.tokens import TokenStorage, default_codec
 from rag.encoders import MultiVectorEncoder, TokenVectors
 from rag.errors import CollectionError, DamagedFileError, EncoderMismatchError, NotFoundError
 from rag.index import Metric
@@ -53,13 +53,13 @@ class TokensRecord(_Record):
     codec: TokenCodec
 
     @classmethod
-    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec) -> TokensRecord:
+    def of(cls, encoder: MultiVectorEncoder, codec: TokenCodec | None) -> TokensRecord:
         return cls(
             name=encoder.name,
             fingerprint=encoder.fingerprint,
             dim=encoder.dim,
             pool_factor=encoder.pool_factor,
-            codec=codec,
+            codec=codec or default_codec(encoder.dim),
         )
 
     def check(self, tokens: TokenVectors, folder: Path) -> None:

@@ -55,7 +55,7 @@ def next_segments(
         if not any(len(part.deleted) < len(part.ids) for part in run):
             pass  # nothing is left of it
         elif at in runs or stored is None:
-            whole = merged(run, manifest.storage, manifest.token_storage, progress)
+            whole = merged(run, manifest.storage, manifest.token_storage, parts, progress)
             records.append(whole.write(base.folder, next(numbers)))
         elif len(run[0].deleted) > stored.deleted:
             tombstones = write_tombstones(base.folder, next(numbers), run[0].deleted)
@@ -67,11 +67,16 @@ def next_segments(
 
 
 def merged(
-    parts: Sequence[Part], storage: Storage, token_storage: TokenStorage | None = None, progress: Progress | None = None
+    parts: Sequence[Part],
+    storage: Storage,
+    token_storage: TokenStorage | None = None,
+    known: Sequence[Part] = (),
+    progress: Progress | None = None,
 ) -> Part:
-    """One part that holds what is live in these: token vectors only where all of them have some."""
+    """One part that holds what is live in these: token vectors only where all of them have some, coded like those of
+    the parts that are `known`."""
     vectors = storage.build(parts, progress)
-    tokens = None if token_storage is None else token_storage.build(parts, progress)
+    tokens = None if token_storage is None else token_storage.build(parts, known, progress)
     deleted = np.unique(np.concatenate([part.deleted for part in parts]))
     same = len(parts) == 1 and not len(deleted)
     postings = parts[0].postings if same else merge_lexical([part.postings for part in parts], deleted)

@@ -60,7 +60,7 @@ def upgrade_tokens(writer: Writer, wanted: TokensRecord, encode: EncodeChunks, p
         parts: list[TokenPart] = [segment]
         if segment.tokens is None:
             parts = list(pieces.of(segment, writer.base.chunks))
-        store = storage.build(parts, progress)
+        store = storage.build(parts, writer.base.segments(), progress)
         assert store is not None
         with explained(writer.base.folder):
             _give(writer, segment, store)

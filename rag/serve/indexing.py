@@ -60,14 +60,14 @@ class TokenCodec(str, Enum):
     int8 = "int8"
     residual4 = "residual4"
     residual2 = "residual2"
-    residual1 = "residual1"
+    sign = "sign"
 
 
 TokenEncoder = Annotated[
     str | None, typer.Option(help="Encoder of the token vectors; the model of the single vectors if left out.")
 ]
 TokenCodecOption = Annotated[
-    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept: int8 if left out.")
+    TokenCodec | None, typer.Option("--token-codec", help="How token vectors are kept; if left out, in 48 bytes or so.")
 ]
 
 TokenPool = Annotated[

@@ -13,6 +13,7 @@ from rag.collection.manifest import Manifest
 from rag.encoders import TokenVectors, load_multi_vector
 from rag.errors import CollectionError, EncoderMismatchError, InputError
 from rag.index.files import read_sections
+from rag.index.multivector import TokenCodec
 from rag.types import Chunk, Document
 from tests.collection.samples import (
     ENCODER,
@@ -50,7 +51,7 @@ def test_a_history_of_commits_merges_and_deletions_is_found_by_tokens(tmp_path: 
         check_maxsim(again, QUERIES)
         kept = again.info().token_vectors
         assert kept is not None
-        assert (kept.encoder, kept.dim, kept.codec, kept.missing) == ("hashing:16", 16, "int8", 0)
+        assert (kept.encoder, kept.dim, kept.codec, kept.missing) == ("hashing:16", 16, "residual4", 0)
         assert kept.vectors == len(TOKENS.encode_documents([c.text for c in again.chunks(again.chunk_ids())]).vectors)
         assert kept.bytes_per_vector >= 16
 
@@ -76,11 +77,7 @@ def test_codecs_that_learn_wait_for_enough_tokens(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("rag.collection.tokens.LEAST_LEARNED", 500)
 
     def codecs(kb: Collection) -> list[str]:
-        return [
-            read_sections(kb.path / one.tokens.name).meta["codec"]
-            for one in Manifest.read(kb.path).segments
-            if one.tokens
-        ]
+        return [read_sections(kept_tokens(kb, i)).meta["codec"] for i in range(len(segments_of(kb)))]
 
     with Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=TOKENS, token_codec="residual4") as collection:
         for start, end in ((0, 2), (2, 12)):
@@ -100,6 +97,54 @@ def test_codecs_that_learn_wait_for_enough_tokens(tmp_path: Path, monkeypatch: p
         assert np.abs(found - expected).max() < 0.1 * np.diff(asked.offsets).max()
         for (hits,), own in zip((collection.search_multi_vector([q], 1) for q in QUERIES), expected, strict=True):
             assert own[np.searchsorted(ids, hits.ids[0])] >= own.max() - 0.2
+
+
+@pytest.mark.parametrize("codec", ["residual4", "sign"])
+def test_a_collection_learns_once_and_merges_change_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: TokenCodec
+) -> None:
+    monkeypatch.setattr("rag.collection.tokens.LEAST_LEARNED", 500)
+    with Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=TOKENS, token_codec=codec) as collection:
+        for start, end in ((0, 10), (10, 11), (11, 21)):
+            with collection.writer() as writer:
+                put(writer, [document(f"doc{i}", i, sentences=8) for i in range(start, end)])
+                writer.commit()
+        files = [read_sections(kept_tokens(collection, i)) for i in range(3)]
+        assert [file.meta["codec"] for file in files] == [codec] * 3, "the second commit alone is too small to learn"
+        assert len({file.section("base").tobytes() for file in files}) == 1
+        with collection.writer() as writer:
+            writer.delete(["doc3", "doc15"])
+            writer.commit()
+        before = collection.search_multi_vector(QUERIES, 10, recall=1)
+        with collection.writer() as writer:
+            writer.compact()
+        assert segments_of(collection) == [True]
+        after = collection.search_multi_vector(QUERIES, 10, recall=1)
+        for old_hits, new_hits in zip(before, after, strict=True):
+            assert new_hits.ids.tolist() == old_hits.ids.tolist()
+            assert new_hits.scores.tolist() == old_hits.scores.tolist()
+        assert collection.add_tokens(codec="float16") == 1
+        assert collection.add_tokens(codec=codec) == 1, "what was float16 is coded again"
+        assert read_sections(kept_tokens(collection, 0)).meta["codec"] == codec
+
+
+def kept_tokens(collection: Collection, segment: int) -> Path:
+    """The file of a segment's tokens."""
+    file = Manifest.read(collection.path).segments[segment].tokens
+    assert file is not None
+    return collection.path / file.name
+
+
+@pytest.mark.parametrize(
+    ("dim", "codec"), [(384, "sign"), (256, "sign"), (128, "residual2"), (96, "residual4"), (16, "residual4")]
+)
+def test_the_codec_that_is_left_out_goes_by_the_dimension(tmp_path: Path, dim: int, codec: TokenCodec) -> None:
+    tokens = load_multi_vector(f"hashing:{dim}")
+    with Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=tokens) as collection:
+        kept = collection.info().token_vectors
+        assert kept is not None
+        assert kept.codec == codec
+        assert collection.add_tokens() == 0
 
 
 @pytest.mark.parametrize("filter", [None, "even", "version in [1, 4, 7] and number == 1", "version == 99"])

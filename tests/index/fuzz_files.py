@@ -27,6 +27,7 @@ from rag._native import crc32c
 from rag.errors import CollectionError, RagError
 from rag.index import CODECS, LexicalIndex, ScanIndex, merge_lexical, search_lexical
 from rag.index.files import ALIGNMENT, HEADER, read_sections, write_sections
+from rag.index.multivector import TOKEN_CODECS, MultiVectorIndex, TokenStore
 
 DIM = 20
 WORDS = "wings of birds and jets in the flutter of wind over engines".split()
@@ -71,6 +72,8 @@ def use(kind: str, path: Path) -> bytes:
         index.save(path.with_suffix(".saved"))
         found = search_lexical([index], ["wings jets", "flutter"], 5, threads=1)
         return found.ids.tobytes() + found.scores.tobytes()
+    if kind in ("tokens", "multivector"):
+        return use_tokens(kind, path)
     scan = ScanIndex.open(path)
     queries = np.cos(np.arange(3 * scan.dim, dtype=np.float32)).reshape(3, scan.dim)
     answers = [scan.search(queries, 5, threads=1), scan.search(queries, 40, rerank=40, threads=2)]
@@ -84,6 +87,26 @@ def use(kind: str, path: Path) -> bytes:
         scan.add(np.array([1 << 40]), np.ones((1, scan.dim), np.float32))
         scan.search(queries, 5, threads=1)
     return b"".join(found.ids.tobytes() + found.scores.tobytes() for found in answers) + decoded.tobytes()
+
+
+def use_tokens(kind: str, path: Path) -> bytes:
+    store = TokenStore.open(path) if kind == "tokens" else MultiVectorIndex.open(path)
+    query = np.cos(np.arange(5 * store.dim, dtype=np.float32)).reshape(5, store.dim)
+    found = [store.search(query, [0, 2, 5], 9, threads=1)] if isinstance(store, MultiVectorIndex) else []
+    tokens = store if isinstance(store, TokenStore) else store.store
+    found += [tokens.maxsim(query, [0, 2, 5], k, threads=threads) for k, threads in ((5, 1), (40, 2))]
+    found.append(tokens.maxsim(query, [0, 2, 5], 3, filter=np.arange(0, 30, 3), threads=1))
+    known = np.unique(found[0].ids[found[0].ids >= 0])
+    decoded, _ = tokens.vectors(known)
+    copy = TokenStore.like(tokens)
+    copy.append(tokens, known)
+    store.save(path.with_suffix(".saved"))
+    store.stats()
+    store.delete(known[:3])
+    store.compact()
+    if store.dim < 500:  # an empty store would first learn matrices of that size
+        store.add(np.array([1 << 40]), np.eye(2, store.dim, dtype=np.float32), np.array([0, 2]))
+    return b"".join(one.ids.tobytes() + one.scores.tobytes() for one in found) + decoded.tobytes()
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -101,6 +124,19 @@ def samples(folder: Path) -> list[Sample]:
             index.delete(np.arange(5))
             index.save(path)
             take("scan")
+    offsets = np.arange(0, 91, 3)
+    tokens = rng.normal(size=(90, DIM)).astype(np.float32)
+    for token_codec in TOKEN_CODECS:
+        for documents in (0, 30):
+            store = TokenStore(DIM, token_codec)
+            store.add(np.arange(documents), tokens[: 3 * documents], offsets[: documents + 1])
+            store.delete(np.arange(5))
+            store.save(path)
+            take("tokens")
+    many = MultiVectorIndex(DIM, generator="mean")
+    many.add(np.arange(30), tokens, offsets)
+    many.save(path)
+    take("multivector")
     texts = [" ".join(rng.choice(WORDS, 8)) for _ in range(40)]
     LexicalIndex.build(np.arange(40), texts).save(path)
     take("lexical")
@@ -172,7 +208,7 @@ def forged(rng: random.Random, node: Json) -> Json:
                     break
             parent[key] = copy.deepcopy(value)
         else:
-            parent[key] = rng.choice(ODD)
+            parent[key] = copy.deepcopy(rng.choice(ODD))
     return node
 
 

@@ -17,7 +17,7 @@ from rag.errors import DamagedFileError, InputError, did_you_mean
 from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.filter import IdFilter, allowed_ids
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
-from rag.index.multivector.learning import LearnedTokens, learn_tokens, learns_tokens
+from rag.index.multivector.learning import LearnedTokens, learn_tokens, learned_form
 from rag.index.protocol import Matches
 
 if TYPE_CHECKING:
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TOKEN_CODECS", "TokenCodec", "TokenMatches", "TokenStats", "TokenStore"]
 
-TokenCodec: TypeAlias = Literal["float32", "float16", "int8", "residual4", "residual2", "residual1"]
+TokenCodec: TypeAlias = Literal["float32", "float16", "int8", "residual4", "residual2", "sign"]
 """How token vectors are stored, in one copy; bytes a token at 128 / 384 numbers:
 
 - float32 (512 / 1536), float16 (256 / 768): as they are.
 - int8 (136 / 392): a byte a number, with a scale for each token.
-- residual4 (66 / 194), residual2 (34 / 98), residual1 (16 / 48): which of 256 learned centroids is nearest, and 4, 2 or
-  1 bits for each number of what is left of it after a random rotation (ColBERTv2: Santhanam et al., NAACL 2022; RaBitQ:
-  Gao and Long, SIGMOD 2024). residual1 leaves out the 16 directions that matter least."""
+- residual4 (66 / 194), residual2 (34 / 98): which of 256 learned centroids is nearest, and 4 or 2 bits for each number
+  of what is left of it after a random rotation (ColBERTv2: Santhanam et al., NAACL 2022; RaBitQ: Gao and Long, SIGMOD
+  2024).
+- sign (16 / 48): a bit for each number of what is beside the mean, whitened and rotated. Its scores are estimates of
+  inner products, by a line that was learned with it; they are made for order rather than for likeness, so they are not
+  the inner products with what `TokenStore.vectors` makes of the bits."""
 
 TOKEN_CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
 
@@ -68,8 +71,9 @@ class TokenStore:
     Tokens of documents are stored at unit length; those of queries are taken as they are, so that a token's length is
     its weight (unit vectors: all count alike). Ragged sets are two arrays: tokens float32[t, dim] and offsets
     int64[n + 1]; set i has the tokens offsets[i] to offsets[i + 1].
-    Residual codes learn from the first tokens that are added, or from what `learn` is given before; then other codecs'
-    scores are those of the stored numbers, up to the rounding of queries to 8 bits (int8 and residual codes).
+    Residual and sign codes learn from the first tokens that are added, or from what `learn` is given before. Scores are
+    those of the stored numbers, up to the rounding of queries to 8 bits (int8, residual and sign codes); those of sign
+    codes are estimates (see `TokenCodec`).
     Safe to use from several threads; searches run side by side, and beside an `add`.
     """
 
@@ -86,6 +90,14 @@ class TokenStore:
         self._file: SectionFile | None = None  # what it was opened from, until all of that is checked
         self._writing = threading.Lock()  # a save sees no half of an add
         self._store = _native.TokenStore(int(dim), codec)
+
+    @classmethod
+    def like(cls, other: TokenStore) -> Self:
+        """An empty store of the same codec, which has learned the same: `append` copies codes between them."""
+        store = cls(other.dim, other.codec)
+        if other._learned is not None:
+            store._take_over(other._learned)
+        return store
 
     @property
     def dim(self) -> int:
@@ -131,9 +143,23 @@ class TokenStore:
         """
         arguments = as_ids(ids), as_vectors(tokens, self.dim, "tokens"), as_ids(offsets, "offsets")
         with self._writing:
-            if self._learned is None and learns_tokens(self.codec) and _usable(arguments[1]):
-                self._learn(arguments[1])
+            if self._learned is None and learned_form(self.codec) and _usable(arguments[1]):
+                self._take_over(learn_tokens(self.codec, arguments[1]))
             self._store.add(*arguments)
+
+    def append(self, other: TokenStore, ids: NDArray[np.int64]) -> None:
+        """Add documents of another store, under the ids int64[n] that they have there.
+
+        Their codes are copied where both stores keep tokens alike (`like`); else they are decoded and coded anew, which
+        loses something with every codec but float32. Raises NotFoundError, and adds nothing, for an id that is not
+        there; InputError and DamagedFileError as `add` and `maxsim` do.
+        """
+        own = as_ids(ids)
+        if other.dim == self.dim and other.codec == self.codec and _same(other._learned, self._learned):
+            with self._writing:
+                self._store.append(other._checked(), own)
+        else:
+            self.add(own, *other.vectors(own))
 
     def learn(self, tokens: NDArray[np.float32]) -> None:
         """Let the codec learn from tokens float32[t, dim], before any are added.
@@ -147,12 +173,12 @@ class TokenStore:
         with self._writing:
             if self._store.rows:
                 raise InputError("the store holds tokens already", hint="learn first, then add")
-            if learns_tokens(self.codec):
-                self._learn(matrix)
+            if learned_form(self.codec):
+                self._take_over(learn_tokens(self.codec, matrix))
 
-    def _learn(self, tokens: NDArray[np.float32]) -> None:
-        self._learned = learn_tokens(self.codec, tokens)
-        self._store = _native.TokenStore(self.dim, self.codec, *self._learned)
+    def _take_over(self, learned: LearnedTokens) -> None:
+        self._learned = learned
+        self._store = _native.TokenStore(self.dim, self.codec, **learned._asdict())
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these documents (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -231,10 +257,11 @@ class TokenStore:
         meta: dict[str, Any] = {"dim": self.dim, "codec": self.codec}
         meta |= {"documents": store.documents, "tokens": store.rows}
         sections = store.parts()
-        if (learned := self._learned) is not None:
-            base, centroids = learned.base, learned.centroids
-            meta["learned"] = {"reduced": len(base), "centroids": len(centroids), "spread": learned.spread}
-            sections |= {"base": [_as_bytes(base)], "centroids": [_as_bytes(centroids)]}
+        if self._learned is not None:
+            learned = self._learned._asdict()
+            arrays = self._learned.shapes(self.dim)
+            meta["learned"] = {name: value for name, value in learned.items() if name not in arrays}
+            sections |= {name: [learned[name].reshape(-1).view(np.uint8)] for name in arrays}
         return meta, sections
 
     @classmethod
@@ -256,14 +283,12 @@ class TokenStore:
     def _attach(self, file: SectionFile) -> None:
         """Take over what a file holds."""
         documents, tokens = _count(file.meta, "documents"), _count(file.meta, "tokens")
-        if learns_tokens(self.codec) and "learned" in file.meta:
-            learned = file.meta["learned"]
-            reduced, spread = _count(learned, "reduced"), float(learned["spread"])
-            base = _floats(file, "base", (reduced, self.dim))
-            centroids = _floats(file, "centroids", (_count(learned, "centroids"), reduced))
-            self._learned = LearnedTokens(base, centroids, spread)
-            self._store = _native.TokenStore(self.dim, self.codec, *self._learned)
-        elif learns_tokens(self.codec) and tokens:
+        form = learned_form(self.codec)
+        if form is not None and "learned" in file.meta:
+            learned: dict[str, Any] = {name: _floats(file, name, of) for name, of in form.shapes(self.dim).items()}
+            learned |= {name: float(file.meta["learned"][name]) for name in form._fields if name not in learned}
+            self._take_over(form(**learned))
+        elif form is not None and tokens:
             raise InputError("it does not say what the codec learned")
         sizes = self._store.part_sizes(documents, tokens)
         parts = {name: file.unchecked(name) for name in sizes}
@@ -292,8 +317,10 @@ def _usable(tokens: NDArray[np.float32]) -> bool:
     return len(tokens) > 0 and bool(np.isfinite(tokens).all() and tokens.any(axis=1).all())
 
 
-def _as_bytes(array: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return array.reshape(-1).view(np.uint8)
+def _same(one: LearnedTokens | None, other: LearnedTokens | None) -> bool:
+    if one is other or one is None or other is None:
+        return one is other
+    return all(map(np.array_equal, tuple[Any, ...](one), tuple[Any, ...](other)))
 
 
 def _count(meta: Mapping[str, Any], name: str) -> int:
@@ -303,7 +330,7 @@ def _count(meta: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _floats(file: SectionFile, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _floats(file: SectionFile, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     array = file.section(name).view(np.float32).reshape(shape)
     if not np.isfinite(array).all():
         raise InputError(f"section {name!r} holds NaN or infinity")

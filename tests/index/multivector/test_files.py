@@ -120,15 +120,41 @@ def forged(path: Path, meta: dict[str, Any] | None = None, **sections: np.ndarra
         {"meta": {"codec": "int8"}},
         {"meta": {"dim": 0}},
         {"meta": {"learned": None}},
-        {"meta": {"learned": {"reduced": 48, "centroids": 10**9, "spread": 1.0}}},
-        {"meta": {"learned": {"reduced": 48, "centroids": 91, "spread": -1.0}}},
+        {"meta": {"learned": {}}},
+        {"meta": {"learned": {"spread": -1.0}}},
+        {"meta": {"codec": "sign"}},
     ],
 )
 def test_forged_files_are_refused(forgery: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     build("residual2").save(path)
     forged(path, **forgery)
-    with pytest.raises(DamagedFileError, match="holds no tokens that can be read|has no section 'factors'"):
+    with pytest.raises(DamagedFileError, match="holds no tokens that can be read|has no section"):
+        TokenStore.open(path)
+
+
+LINE = {"slope": 1.0, "mean_slope": 1.0, "constant": 0.0}
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        {"mean": np.zeros(47, np.float32)},
+        {"base": np.full((48, 48), np.inf, np.float32)},
+        {"inverse": np.zeros((48, 47), np.float32)},
+        {"meta": {"learned": LINE | {"slope": 0.0}}},
+        {"meta": {"learned": LINE | {"constant": float("nan")}}},
+        {"meta": {"learned": {"slope": 1.0}}},
+        {"meta": {"codec": "residual4"}},
+    ],
+)
+def test_forged_sign_codes_are_refused(forgery: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    build("sign").save(path)
+    forged(path, meta={"learned": LINE})
+    TokenStore.open(path)
+    forged(path, **forgery)
+    with pytest.raises(DamagedFileError, match="holds no tokens that can be read|has no section"):
         TokenStore.open(path)
 
 
