@@ -54,12 +54,17 @@ class CentroidIndex:
     @property
     def dim(self) -> int:
         """Numbers a token."""
-        return self._centroids.shape[1]
+        return int(self._centroids.shape[1])
 
     @property
     def centroids(self) -> int:
         """How many there are."""
         return len(self._centroids)
+
+    @property
+    def rows(self) -> int:
+        """Centroids of documents, those of deleted ones included."""
+        return self._index.rows
 
     def __len__(self) -> int:
         """Documents that can be found."""
@@ -97,7 +102,7 @@ class CentroidIndex:
     def scores(
         self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], candidates: NDArray[np.int64], threads: int = 0
     ) -> NDArray[np.float32]:
-        """Approximate MaxSim of each query's candidates: float32[m, w] of ids int64[m, w], -inf for what is not there."""
+        """Approximate MaxSim of each query's candidates, ids int64[m, w]: float32[m, w], -inf for what is not there."""
         return self._index.score(*as_token_sets(tokens, offsets, self.dim), candidates, check_count(threads, "threads"))
 
     def bytes(self) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from rag.index.graph import GraphIndex
 from rag.index.inputs import as_vectors
 from rag.index.multivector.fde import FixedDimensionalEncoding
 from rag.index.native import Codec
+from rag.index.protocol import Matches
 from rag.index.scan import ScanIndex
 
 __all__ = ["FirstStage", "Generator"]
@@ -80,12 +81,12 @@ class FirstStage:
 
     def search(
         self, vectors: NDArray[np.float32], budget: int, filter: IdFilter | None, recall: float, threads: int
-    ) -> NDArray[np.int64]:
-        """Ids int64[q, budget] of candidates, -1 where there are fewer."""
+    ) -> Matches:
+        """The nearest `budget` documents of each query."""
         # MaxSim ranks them again: the finer copy of a vector need not.
         if isinstance(self.index, GraphIndex):
-            return self.index.search(vectors, budget, filter=filter, recall=recall, rerank=budget, threads=threads).ids
-        return self.index.search(vectors, budget, filter=filter, rerank=budget, threads=threads).ids
+            return self.index.search(vectors, budget, filter=filter, recall=recall, rerank=budget, threads=threads)
+        return self.index.search(vectors, budget, filter=filter, rerank=budget, threads=threads)
 
     def attach(self, file: SectionFile) -> None:
         """Take over the index that a file holds."""

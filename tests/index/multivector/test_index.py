@@ -17,7 +17,7 @@ from rag.index.multivector.choice import suited_generator
 from tests.index.multivector.samples import Floats, Ids, TokenSets, chamfer, mixtures, random_sets, unit
 
 DIM = 32
-GENERATORS = ["mean", "fde", "given", "none"]
+GENERATORS = ["mean", "fde", "given", "centroids", "none"]
 
 
 def means(sets: TokenSets) -> Floats:
@@ -107,7 +107,7 @@ def test_few_documents_are_all_compared(generator: str) -> None:
 
 def test_candidates_are_as_many_as_are_asked_for(sample: tuple[TokenSets, TokenSets]) -> None:
     documents, queries = sample
-    index, ids = filled("mean", documents, codec="float32", links=False), np.arange(len(documents)) * 2
+    index, ids = filled("mean", documents, codec="float32", links=False, centroids=False), np.arange(len(documents)) * 2
     near = np.argsort(-(means(queries) @ means(documents).T), axis=1, kind="stable")[:, :25]
     found = index.search(*queries, 10, candidates=25)
     truth = np.take_along_axis(chamfer(queries, documents), near, 1)
