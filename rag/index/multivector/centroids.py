@@ -14,7 +14,7 @@ from rag.index.files import SectionFile
 from rag.index.filter import IdFilter, allowed_ids
 from rag.index.inputs import as_ids, check_count, check_k
 from rag.index.multivector.inputs import as_token_sets
-from rag.index.multivector.kmeans import chosen_unit, k_means
+from rag.index.multivector.kmeans import k_means, sampled, unit
 from rag.index.protocol import Matches
 
 __all__ = ["CentroidIndex", "centroids_for", "learn_centroids"]
@@ -35,7 +35,7 @@ def learn_centroids(tokens: NDArray[np.float32], rng: np.random.Generator) -> ND
 
     k-means from up to 65,536 of the tokens, about a second.
     """
-    sample = chosen_unit(tokens, LEARNED_FROM, rng)
+    sample = unit(sampled(tokens, LEARNED_FROM, rng))
     return k_means(sample, centroids_for(len(sample)), rng, _ROUNDS).astype(np.float16).astype(np.float32)
 
 

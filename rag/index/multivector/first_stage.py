@@ -17,7 +17,7 @@ from rag.index.native import Codec
 from rag.index.protocol import Matches
 from rag.index.scan import ScanIndex
 
-__all__ = ["FirstStage", "Generator"]
+__all__ = ["FirstStage", "Generator", "means"]
 
 Generator: TypeAlias = Literal["mean", "fde", "given"]
 """mean: the mean of the tokens, at unit length. fde: a fixed dimensional encoding (MUVERA). given: vectors that the

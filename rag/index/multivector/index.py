@@ -17,13 +17,14 @@ from rag.index.files import REBUILD, SectionFile, read_sections, write_sections
 from rag.index.filter import IdFilter
 from rag.index.graph import GraphIndex, GraphStats
 from rag.index.inputs import as_ids, check_count, check_k
-from rag.index.multivector.budget import DEPTHS, CandidateCurve, led_aside, measure, stand_ins
+from rag.index.multivector.budget import DEPTHS, OTHERS, CandidateCurve, measure, predicted, stand_ins
 from rag.index.multivector.candidates import Stages
 from rag.index.multivector.centroids import LEARNED_FROM, CentroidIndex, centroids_for, learn_centroids
 from rag.index.multivector.choice import suited_generator
 from rag.index.multivector.fde import FixedDimensionalEncoding
-from rag.index.multivector.first_stage import FirstStage
+from rag.index.multivector.first_stage import FirstStage, means
 from rag.index.multivector.inputs import as_token_sets
+from rag.index.multivector.kmeans import sampled
 from rag.index.multivector.store import TokenCodec, TokenStats, TokenStore
 from rag.index.native import Codec, ScanStats
 from rag.index.protocol import Matches
@@ -38,6 +39,7 @@ _BLOCK = 2048  # documents whose tokens are read at a time
 _GROWTH = 1.5  # the curve is measured anew when there are so many times the documents
 _PRODUCTS = 1 << 30  # of token pairs, that measuring the curve may take at most: some seconds
 _QUERIES = (16, 256)  # stand-ins, at least and at most
+_SAMPLE = 1024  # documents to which they are led, and whose vectors are compared with their tokens
 _FOUND = 0.25  # of the misses that are allowed, the first stage may make
 _MORE_TOKENS = 4  # centroids are learned anew when there are so many times the tokens, and more of them suit
 
@@ -191,8 +193,8 @@ class MultiVectorIndex:
         if not self._with_centroids or not grown:
             return
         rng, ids = np.random.default_rng(self._seed), self._store.ids
-        some = rng.choice(ids, min(len(ids), LEARNED_FROM * len(ids) // held + 1), replace=False)
-        made = CentroidIndex(learn_centroids(self._store.vectors(np.sort(some))[0], rng))
+        some = np.sort(rng.choice(ids, min(len(ids), LEARNED_FROM * len(ids) // held + 1), replace=False))
+        made = CentroidIndex(learn_centroids(self._store.vectors(some)[0], rng))
         for block in self._blocks():
             made.add(*block)
         self._centroids, self._learned_at = made, held
@@ -288,12 +290,17 @@ class MultiVectorIndex:
         ids = self._store.ids
         most = _PRODUCTS // max(self._store.tokens * 16, 1)
         own = np.sort(rng.choice(ids, min(max(most, _QUERIES[0]), _QUERIES[1], len(ids) // 8), replace=False))
-        tokens, offsets = stand_ins(*self._store.vectors(own), rng)
+        rest = np.setdiff1d(ids, own)
+        sample = np.sort(rng.choice(rest, min(len(rest), _SAMPLE), replace=False))
+        others, ends = self._store.vectors(sample)
+        tokens, offsets = stand_ins(*self._store.vectors(own), sampled(others, OTHERS, rng), rng)
         asked = None
         if first is not None:
-            given = led_aside(first.index.vectors(own), rng) if first.generator == "given" else None
+            given = None
+            if first.generator == "given":
+                given = predicted(means(others, ends), first.index.vectors(sample), means(tokens, offsets))
             asked = first.vectors_of(tokens, offsets, given, True, 0)
-        self._measure(tokens, offsets, asked, IdFilter(np.setdiff1d(ids, own)))
+        self._measure(tokens, offsets, asked, IdFilter(rest))
 
     def _measure(
         self,

@@ -7,17 +7,21 @@ from numpy.typing import NDArray
 
 from rag import _native
 
-__all__ = ["chosen_unit", "k_means"]
+__all__ = ["k_means", "sampled", "unit"]
 
 _RUN = 8192
 
 
-def chosen_unit(tokens: NDArray[np.float32], most: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """At most so many of the tokens float32[t, dim], in their order and of unit length."""
-    if len(tokens) > most:
-        tokens = tokens[np.sort(rng.choice(len(tokens), most, replace=False))]
-    lengths = np.linalg.norm(tokens.astype(np.float64), axis=1, keepdims=True)
-    return np.asarray(tokens / np.maximum(lengths, 1e-300), np.float32)
+def sampled(rows: NDArray[np.float32], most: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """At most so many of the rows, in their order."""
+    return rows if len(rows) <= most else rows[np.sort(rng.choice(len(rows), most, replace=False))]
+
+
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows at unit length."""
+    return np.asarray(
+        rows / np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True), 1e-300), np.float32
+    )
 
 
 def k_means(rows: NDArray[np.float32], count: int, rng: np.random.Generator, rounds: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.index.multivector.kmeans import chosen_unit, k_means
+from rag.index.multivector.kmeans import k_means, sampled, unit
 
 __all__ = ["CENTROIDS", "LearnedTokens", "learn_tokens", "learns_tokens"]
 
@@ -46,7 +46,7 @@ def learn_tokens(codec: str, tokens: NDArray[np.float32]) -> LearnedTokens:
     There are 256 centroids, or one for every 32 tokens when these are few. Deterministic.
     """
     rng = np.random.default_rng(_SEED)
-    sample = chosen_unit(tokens, MOST_ROWS, rng)
+    sample = unit(sampled(tokens, MOST_ROWS, rng))
     dim = sample.shape[1]
     base = _rotation(dim, rng)
     if (left_out := _LEFT_OUT.get(codec, 0)) and dim >= 4 * left_out:
