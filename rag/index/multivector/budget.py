@@ -19,8 +19,8 @@ DEPTHS = (10, 100)
 
 _BUDGETS = tuple(round(10 * 1.5**step) for step in range(18))  # up to 9,853
 _ENOUGH = 0.9995
-_MARGIN = 0.9
-"""Of the misses that are allowed, the share that is aimed at: a walk along a graph may miss some, too."""
+_MARGIN = 0.5
+"""Of the misses that are allowed, the share that is aimed at by stand-ins: real queries may be harder."""
 _RUN = (12, 20)  # tokens of a stand-in for a query
 _ITSELF = 0.55  # of what a token becomes
 _RIDGE = 0.01
@@ -35,6 +35,8 @@ class CandidateCurve:
     budgets: tuple[int, ...]
     recalls: tuple[tuple[float, ...], ...]
     """For each of `DEPTHS`."""
+    real: bool = False
+    """Whether it was measured with queries that were handed to `calibrate`, not with stand-ins for some."""
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> CandidateCurve:
@@ -46,11 +48,11 @@ class CandidateCurve:
             raise ValueError("the curve of candidates is none")
         if any(len(one) != len(budgets) or list(one) != sorted(one) for one in series):
             raise ValueError("the curve of candidates is none")
-        return cls(int(saved["documents"]), budgets, recalls)
+        return cls(int(saved["documents"]), budgets, recalls, bool(saved.get("real", False)))
 
     def candidates(self, k: int, recall: float, documents: int) -> int | None:
         """How many it takes among so many documents; None when nothing that was measured reaches this recall."""
-        wanted = 1 - (1 - recall) * _MARGIN
+        wanted = recall if self.real else 1 - (1 - recall) * _MARGIN
         depth = next((place for place, most in enumerate(DEPTHS) if k <= most), len(DEPTHS) - 1)
         recalls = self.recalls[depth]
         if wanted > recalls[-1]:
@@ -68,6 +70,7 @@ def measure(
     first: Callable[[int], NDArray[np.int64]],
     truth: NDArray[np.int64],
     documents: int,
+    real: bool = False,
 ) -> CandidateCurve:
     """The curve of the candidates that `first(budget)` gives, int64[q, budget] or -1, against the true best 100.
 
@@ -85,7 +88,7 @@ def measure(
             series.append(max(reached, series[-1]) if series else reached)
         if budget >= documents or min(series[-1] for series in recalls) >= _ENOUGH:
             break
-    return CandidateCurve(documents, tuple(budgets), tuple(map(tuple, recalls)))
+    return CandidateCurve(documents, tuple(budgets), tuple(map(tuple, recalls)), real)
 
 
 def stand_ins(
@@ -93,9 +96,9 @@ def stand_ins(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Stand-ins for queries: from each document a run of 12 to 20 tokens, or all it has, each led aside.
 
-    Queries say what documents say in other words, and things besides. So each token is moved nearly half of the way to one
-    of the tokens `others` float32[t, dim], which are of other documents: in half of the runs to the one that is most like
-    it, in the others to any. The document that a run is from must not be found with it, or every search would be easy.
+    Queries say what documents say in other words, and things besides. So each token is moved nearly half of the way to
+    one of the tokens `others` float32[t, dim], which are of other documents: in half of the runs to the one most like
+    it, in the rest to any. The document that a run is from must not be found with it, or every search would be easy.
     """
     lengths = np.minimum(np.diff(offsets), rng.integers(_RUN[0], _RUN[1] + 1, len(offsets) - 1))
     starts = offsets[:-1] + (rng.random(len(lengths)) * (np.diff(offsets) - lengths + 1)).astype(np.int64)
@@ -103,9 +106,8 @@ def stand_ins(
     chosen = tokens[np.repeat(starts - places[:-1], lengths) + np.arange(places[-1])]
     near = others[_native.CentroidIndex(others).nearest(chosen)[0]]
     alike = np.repeat(rng.permutation(len(lengths)) % 2 == 0, lengths)[:, None]
-    between = _ITSELF * chosen + (1 - _ITSELF) * np.where(
-        alike, near, others[rng.integers(len(others), size=len(chosen))]
-    )
+    to = np.where(alike, near, others[rng.integers(len(others), size=len(chosen))])
+    between = _ITSELF * chosen + (1 - _ITSELF) * to
     size = np.linalg.norm(between, axis=1, keepdims=True)
     return np.asarray(np.where(size > 0.1, between / np.maximum(size, 0.1), chosen), np.float32), places
 
@@ -115,7 +117,7 @@ def predicted(
 ) -> NDArray[np.float32]:
     """The vectors float32[m, v] that an encoder might give texts whose tokens have these `means` float32[m, dim].
 
-    Learned, by least squares, from those that it gave: `given` float32[n, v] where the mean was `known` float32[n, dim].
+    Learned, by least squares, from those it gave: `given` float32[n, v] where the mean was `known` float32[n, dim].
     """
     ridge = _RIDGE * len(known) / known.shape[1] * np.eye(known.shape[1])
     weights = np.linalg.solve(known.T.astype(np.float64) @ known + ridge, known.T.astype(np.float64) @ given)

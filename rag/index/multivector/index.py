@@ -61,18 +61,18 @@ class MultiVectorIndex:
     """Documents as sets of token vectors, found by MaxSim: the sum of each query token's best inner product.
 
     `dim`: numbers a token. `generator`: how candidates are found. By one vector a document: "mean" of its tokens, "fde"
-    (`encoding`, or 5,120 numbers), or "given" to `add` and `search` by the caller (of `vector_dim` numbers). By its
-    tokens' "centroids" alone. Or "none": every search compares all tokens. "auto" is "none" up to 2,000 documents, and
-    then "mean", "fde" or "centroids", whichever makes searches cheapest on these. `centroids`: whether what vectors find
-    is narrowed down by centroids, so that far fewer documents must be compared, for a byte or two a token. `tokens`: the
-    codec of the tokens. `codec`: that of the vectors, None for what suits (pq for encodings, else leanvec4). `links`:
-    whether they are found along a graph, or scanned.
+    (`encoding`, or 5,120 numbers), or "given" to `add` and `search` by the caller (of `vector_dim` numbers). By the
+    "centroids" of its tokens alone. Or "none": every search compares all tokens. "auto" is "none" up to 2,000 documents,
+    and then "mean", "fde" or "centroids", whichever makes searches cheapest on these. `centroids`: whether what vectors
+    find is narrowed down by centroids, after which far fewer documents must be compared, at a byte or two a token.
+    `tokens`: the codec of the tokens. `codec`: that of the vectors, None for what suits (pq for encodings, else
+    leanvec4). `links`: whether they are found along a graph, or scanned.
 
     How many candidates the wanted recall takes is measured on the index itself: runs of tokens of some documents are
     searched for among the others, exactly and by candidates. Until there are 256 documents all are compared.
     `search` may be called from several threads, also while one adds or deletes.
-    MUVERA: Dhulipala et al., NeurIPS 2024; MaxSim: ColBERT, Khattab and Zaharia, SIGIR 2020; centroids: PLAID, Santhanam
-    et al., CIKM 2022.
+    MUVERA: Dhulipala et al., NeurIPS 2024; MaxSim: ColBERT, Khattab and Zaharia, SIGIR 2020; centroids: PLAID,
+    Santhanam et al., CIKM 2022.
     """
 
     kind: ClassVar[str] = "multivector"
@@ -138,6 +138,11 @@ class MultiVectorIndex:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MultiVectorIndex cannot be pickled; use save(path), and open(path) in the other process")
 
+    def learn(self, tokens: NDArray[np.float32]) -> None:
+        """Let the codec of the tokens learn from these, float32[t, dim], before any are added, as `TokenStore.learn`."""
+        with self._changing:
+            self._store.learn(tokens)
+
     def add(
         self,
         ids: NDArray[np.int64],
@@ -165,7 +170,8 @@ class MultiVectorIndex:
                     self._decide()
                 if len(self) >= _FEW and (self._first is not None or self._alone):
                     self._learn_centroids()
-                    if self._curve is None or len(self) >= self._curve.documents * _GROWTH:
+                    curve = self._curve
+                    if curve is None or (not curve.real and len(self) >= curve.documents * _GROWTH):
                         self._measure_itself()
             except BaseException:
                 self.delete(numbers)
@@ -271,8 +277,9 @@ class MultiVectorIndex:
     ) -> CandidateCurve:
         """Measure how recall grows with the candidates, by real queries, given as to `search`; a hundred are enough.
 
-        `add` does so with runs of tokens of documents. All documents are compared with each query. Raises InputError
-        when the index or the queries are empty, and without a generator.
+        `add` does so with stand-ins, runs of tokens of documents, and no more once this was called. Hand over the latest
+        queries of a log now and then: as documents come, the curve is but stretched. All documents are compared with
+        each query. Raises InputError when the index or the queries are empty, and when there are no candidates.
         """
         matrix, places = as_token_sets(tokens, offsets, self.dim)
         if (self._first is None and self._centroids is None) or not len(self) or len(places) < 2:
@@ -283,7 +290,7 @@ class MultiVectorIndex:
             if first is None:
                 self._refuse(vectors)
             asked = None if first is None else first.vectors_of(matrix, places, vectors, True, 0)
-            return self._measure(matrix, places, asked, None)
+            return self._measure(matrix, places, asked, None, True)
 
     def _measure_itself(self) -> None:
         rng, first = np.random.default_rng(self._seed), self._first
@@ -300,7 +307,7 @@ class MultiVectorIndex:
             if first.generator == "given":
                 given = predicted(means(others, ends), first.index.vectors(sample), means(tokens, offsets))
             asked = first.vectors_of(tokens, offsets, given, True, 0)
-        self._measure(tokens, offsets, asked, IdFilter(rest))
+        self._measure(tokens, offsets, asked, IdFilter(rest), False)
 
     def _measure(
         self,
@@ -308,12 +315,13 @@ class MultiVectorIndex:
         offsets: NDArray[np.int64],
         vectors: NDArray[np.float32] | None,
         among: IdFilter | None,
+        real: bool,
     ) -> CandidateCurve:
         truth = self._store.maxsim(tokens, offsets, DEPTHS[-1], filter=among).ids
         documents = len(self) if among is None else len(among)
         stages = Stages(self._first, self._centroids)
         self._curve = measure(
-            lambda budget: stages.search(tokens, offsets, vectors, budget, among, 0.99, 0), truth, documents
+            lambda budget: stages.search(tokens, offsets, vectors, budget, among, 0.99, 0), truth, documents, real
         )
         return self._curve
 
