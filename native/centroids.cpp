@@ -23,6 +23,14 @@ constexpr size_t kSlice = 1 << 16;    // centroids of documents that a thread lo
 constexpr size_t kFetched = 8;        // candidates ahead, of which the memory is asked for
 
 using Lanes = uint8_t __attribute__((vector_size(kUnitLanes)));
+using Floats = float __attribute__((vector_size(16)));
+using Numbers = int32_t __attribute__((vector_size(16)));
+
+Floats load(const float* from) {
+    Floats x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
 
 uint32_t sum(Lanes x) {
     uint64_t halves[2], total = 0;
@@ -55,25 +63,28 @@ public:
         : registers_((n + kUnitLanes - 1) / kUnitLanes), bytes_(centroids.size() * registers_ * kUnitLanes) {
         thread_local std::vector<float> scores;
         const size_t ld = centroids.products(tokens, n, scores), width = registers_ * kUnitLanes;
-        float low[kGroupLanes], high[kGroupLanes], range = 0;
-        std::copy_n(scores.data(), n, low);
-        std::copy_n(scores.data(), n, high);
+        // Queries are padded with zeros to whole registers: so are the table's columns.
+        Floats low[kGroupLanes / 4], high[kGroupLanes / 4];
+        for (size_t i = 0; i < ld; i += 4) low[i / 4] = high[i / 4] = load(&scores[i]);
         for (size_t c = 1; c < centroids.size(); ++c)
-            for (size_t i = 0; i < n; ++i) {
-                const float x = scores[c * ld + i];
-                low[i] = x < low[i] ? x : low[i];
-                high[i] = x > high[i] ? x : high[i];
+            for (size_t i = 0; i < ld; i += 4) {
+                const Floats x = load(&scores[c * ld + i]);
+                low[i / 4] = x < low[i / 4] ? x : low[i / 4];
+                high[i / 4] = x > high[i / 4] ? x : high[i / 4];
             }
+        float range = 0;
         for (size_t i = 0; i < n; ++i) {
-            low_ += low[i];
-            range = std::max(range, high[i] - low[i]);
+            low_ += low[i / 4][i % 4];
+            range = std::max(range, high[i / 4][i % 4] - low[i / 4][i % 4]);
         }
         step_ = range / 255;
-        const float inverse = step_ > 0 && std::isfinite(1 / step_) ? 1 / step_ : 0;
+        const float inverse = range > 0 && std::isfinite(255 / range) ? 255 / range : 0;
         for (size_t c = 0; c < centroids.size(); ++c)
-            for (size_t i = 0; i < n; ++i)
-                bytes_[c * width + i] =
-                    static_cast<uint8_t>(static_cast<int32_t>((scores[c * ld + i] - low[i]) * inverse + 0.5f));
+            for (size_t i = 0; i < ld; i += 4) {
+                const Floats x = (load(&scores[c * ld + i]) - low[i / 4]) * inverse + 0.5f;
+                const auto code = __builtin_convertvector(x, Numbers);
+                for (size_t l = 0; l < 4; ++l) bytes_[c * width + i + l] = static_cast<uint8_t>(code[l]);
+            }
     }
 
     double score(std::span<const uint16_t> numbers) const {

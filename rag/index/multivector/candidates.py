@@ -51,17 +51,19 @@ class Stages:
 
 
 def narrowed(found: Matches, approximate: NDArray[np.float32], budget: int) -> NDArray[np.int64]:
-    """Of what was found, ids int64[q, budget] of the best by the sum of both standard scores, -1 where there are fewer.
+    """Of what was found, ids int64[q, budget] of the best by the sum of both standard scores, in any order; -1 where
+    there are fewer.
 
     `approximate` float32[q, w]: the scores by centroids, -inf for what is not there.
     """
     there = np.isfinite(approximate)
     total = _standard(approximate, there) + _SHARE * _standard(found.scores, there)
     total[~there] = -np.inf
-    best = np.argsort(-total, axis=1, kind="stable")[:, :budget]
-    ids = np.where(np.take_along_axis(there, best, 1), np.take_along_axis(found.ids, best, 1), -1)
-    missing = budget - ids.shape[1]
-    return np.pad(ids, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else ids
+    ids = np.where(there, found.ids, -1)
+    if budget < ids.shape[1]:
+        best = np.argpartition(-total, budget - 1, axis=1)[:, :budget]
+        return np.take_along_axis(ids, best, 1)
+    return np.pad(ids, ((0, 0), (0, budget - ids.shape[1])), constant_values=-1)
 
 
 def _standard(scores: NDArray[np.float32], there: NDArray[np.bool_]) -> NDArray[np.float64]:

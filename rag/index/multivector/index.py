@@ -62,11 +62,11 @@ class MultiVectorIndex:
 
     `dim`: numbers a token. `generator`: how candidates are found. By one vector a document: "mean" of its tokens, "fde"
     (`encoding`, or 5,120 numbers), or "given" to `add` and `search` by the caller (of `vector_dim` numbers). By the
-    "centroids" of its tokens alone. Or "none": every search compares all tokens. "auto" is "none" up to 2,000 documents,
-    and then "mean", "fde" or "centroids", whichever makes searches cheapest on these. `centroids`: whether what vectors
-    find is narrowed down by centroids, after which far fewer documents must be compared, at a byte or two a token.
-    `tokens`: the codec of the tokens. `codec`: that of the vectors, None for what suits (pq for encodings, else
-    leanvec4). `links`: whether they are found along a graph, or scanned.
+    "centroids" of its tokens alone. Or "none": every search compares all tokens. "auto" is "none" up to 2,000
+    documents, and then "mean", "fde" or "centroids", whichever makes searches cheapest on these. `centroids`: whether
+    what vectors find is narrowed down by centroids, after which far fewer documents must be compared, at a byte or two
+    a token. `tokens`: the codec of the tokens. `codec`: that of the vectors, None for what suits (pq for encodings,
+    else leanvec4). `links`: whether they are found along a graph, or scanned.
 
     How many candidates the wanted recall takes is measured on the index itself: runs of tokens of some documents are
     searched for among the others, exactly and by candidates. Until there are 256 documents all are compared.
@@ -139,7 +139,7 @@ class MultiVectorIndex:
         raise TypeError("a MultiVectorIndex cannot be pickled; use save(path), and open(path) in the other process")
 
     def learn(self, tokens: NDArray[np.float32]) -> None:
-        """Let the codec of the tokens learn from these, float32[t, dim], before any are added, as `TokenStore.learn`."""
+        """Let the codec learn from tokens float32[t, dim], before any are added, as `TokenStore.learn` does."""
         with self._changing:
             self._store.learn(tokens)
 
@@ -277,9 +277,9 @@ class MultiVectorIndex:
     ) -> CandidateCurve:
         """Measure how recall grows with the candidates, by real queries, given as to `search`; a hundred are enough.
 
-        `add` does so with stand-ins, runs of tokens of documents, and no more once this was called. Hand over the latest
-        queries of a log now and then: as documents come, the curve is but stretched. All documents are compared with
-        each query. Raises InputError when the index or the queries are empty, and when there are no candidates.
+        `add` does so with stand-ins, runs of tokens of documents, and no more once this was called. Hand over the
+        latest queries of a log now and then: as documents come, the curve is but stretched. All documents are compared
+        with each query. Raises InputError when the index or the queries are empty, and when there are no candidates.
         """
         matrix, places = as_token_sets(tokens, offsets, self.dim)
         if (self._first is None and self._centroids is None) or not len(self) or len(places) < 2:
