@@ -120,6 +120,8 @@ class VectorStore:
         base: NDArray[np.float32] | None = None,
         query: NDArray[np.float32] | None = None,
         centroids: NDArray[np.float32] | None = None,
+        *,
+        finer: bool = True,
     ) -> None: ...
     @property
     def dim(self) -> int: ...
