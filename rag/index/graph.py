@@ -57,8 +57,8 @@ class GraphIndex(NativeIndex):
     """A `VectorIndex` that walks along links between near vectors, and so looks at few of them.
 
     `dim`, `metric`, `codec` and `finer` are those of `ScanIndex`; walks read the codec's short copy, results are ranked
-    by the finer one. `links`: how they are chosen, "vamana", or as in "hnsw". `degree`: links of a vector, at most (8 to
-    128; hnsw: half as many above the ground level, where one vector in degree / 2 is). `window`: how many vectors a
+    by the finer one. `links`: how they are chosen, "vamana", or as in "hnsw". `degree`: links of a vector, at most (8
+    to 128; hnsw: half as many above the ground level, where one vector in degree / 2 is). `window`: how many vectors a
     search keeps in sight while the graph is built; more make a better graph and take longer. `passes`: 2 lets every
     vector look for its neighbours once more when all are there. `order`: in which the vectors of a large `add` are
     linked (`rag.index.order`). The graph depends on these, on `seed`, and on what is added in which calls, but not on
