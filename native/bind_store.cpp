@@ -141,11 +141,11 @@ void bind_store(nb::module_& m) {
             "__init__",
             [](VectorStore* self, size_t dim, const std::string& metric, const std::string& codec,
                const std::optional<FloatVector>& mean, const std::optional<FloatMatrix>& base,
-               const std::optional<FloatMatrix>& query, const std::optional<FloatCube>& centroids) {
-                new (self) VectorStore(dim, metric_named(metric), codec, learned(dim, mean, base, query, centroids));
+               const std::optional<FloatMatrix>& query, const std::optional<FloatCube>& centroids, bool finer) {
+                new (self) VectorStore(dim, metric_named(metric), codec, learned(dim, mean, base, query, centroids), finer);
             },
             "dim"_a, "metric"_a, "codec"_a, "mean"_a = nb::none(), "base"_a = nb::none(), "query"_a = nb::none(),
-            "centroids"_a = nb::none())
+            "centroids"_a = nb::none(), nb::kw_only(), "finer"_a = true)
         .def_prop_ro("dim", &VectorStore::dim)
         .def_prop_ro("rows", counted<&VectorStore::rows>)
         .def_prop_ro("live", counted<&VectorStore::live>)

@@ -7,9 +7,9 @@
 
 #include "arrays.h"
 #include "bindings.h"
-#include "errors.h"
 #include "learned.h"
 #include "maxsim.h"
+#include "ragged_arrays.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -18,34 +18,9 @@ namespace {
 
 using rag::TokenStore;
 
-void check_number(size_t offsets, size_t n, const char* what) {
-    if (offsets == n + 1) return;
-    throw rag::InputError(std::to_string(offsets) + " offsets for " + std::to_string(n) + " " + what,
-                          "there is one more offset than " + std::string(what));
-}
-
-void add_documents(TokenStore& store, const IdArray& ids, const FloatMatrix& tokens, const IdArray& offsets,
-                   size_t threads) {
-    check_number(offsets.size(), ids.size(), "documents");
-    const nb::gil_scoped_release release;
-    store.add(span(ids), tokens.data(), tokens.shape(0), span(offsets), thread_count(threads), signals());
-}
-
 void append(TokenStore& store, const TokenStore& other, const IdArray& ids) {
     const nb::gil_scoped_release release;
     store.append(other, span(ids));
-}
-
-size_t remove_documents(TokenStore& store, const IdArray& ids) {
-    const nb::gil_scoped_release release;
-    const std::unique_lock lock(store.mutex());
-    return store.remove(span(ids));
-}
-
-void compact(TokenStore& store) {
-    const nb::gil_scoped_release release;
-    const std::unique_lock lock(store.mutex());
-    store.compact();
 }
 
 template <class T>
@@ -76,13 +51,6 @@ nb::tuple decode(const TokenStore& store, const IdArray& ids) {
     }
     const size_t n = tokens.size() / store.dim();
     return nb::make_tuple(handed_over(std::move(tokens), n, store.dim()), handed_over(offsets, 1, offsets.size()));
-}
-
-template <size_t (TokenStore::*Count)() const>
-size_t counted(const TokenStore& store) {
-    const nb::gil_scoped_release release;
-    const std::shared_lock lock(store.mutex());
-    return (store.*Count)();
 }
 
 nb::tuple search(const TokenStore& store, const FloatMatrix& tokens, const IdArray& offsets, size_t k,
@@ -118,48 +86,26 @@ nb::tuple matches(const TokenStore& store, int64_t id, const FloatMatrix& tokens
 // The memory of a store by section, in pieces to be written one after the other. Valid until the next add.
 nb::dict parts(nb::object self) {
     const TokenStore& store = nb::cast<const TokenStore&>(self);
-    nb::dict result;
-    const auto put = [&](const char* name, std::initializer_list<std::span<const std::byte>> pieces) {
-        nb::list list;
-        for (const auto& piece : pieces)
-            list.append(nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(piece.data(), {piece.size()}, self));
-        result[name] = list;
-    };
-    const auto put_rows = [&](const char* name, const rag::Rows& rows) { put(name, {rows.base(), rows.tail()}); };
-    put_rows("ids", store.ids().rows());
-    put_rows("ends", store.ends());
-    put_rows("codes", store.tier().codes);
-    if (store.tier().codec->factors()) put_rows("factors", store.tier().factors);
-    put("tombstones", {std::as_bytes(store.dead().words())});
+    const rag::Tier& tier = store.tier();
+    nb::dict result = ragged_parts(store, self);
+    result["codes"] = pieces({tier.codes.base(), tier.codes.tail()}, self);
+    if (tier.codec->factors()) result["factors"] = pieces({tier.factors.base(), tier.factors.tail()}, self);
     return result;
 }
 
 // Bytes of each section for so many documents and tokens.
 nb::dict part_sizes(const TokenStore& store, size_t documents, size_t tokens) {
-    nb::dict result;
-    result["ids"] = documents * sizeof(int64_t);
-    result["ends"] = documents * sizeof(uint64_t);
+    nb::dict result = ragged_sizes(documents);
     result["codes"] = tokens * store.tier().codes.stride();
     if (store.tier().codec->factors()) result["factors"] = tokens * store.tier().factors.stride();
-    result["tombstones"] = (documents + 63) / 64 * sizeof(uint64_t);
     return result;
 }
 
 // Takes over the sections of a saved store, without copying; the store must be empty.
 void attach(TokenStore& store, size_t documents, size_t tokens, const nb::dict& sections) {
-    const nb::dict sizes = part_sizes(store, documents, tokens);
-    const auto take = [&](const char* name) -> std::span<const std::byte> {
-        if (!sizes.contains(name)) return {};
-        const auto bytes = span(nb::cast<ByteArray>(sections[name]));
-        if (bytes.size() != nb::cast<size_t>(sizes[name]))
-            throw rag::InputError(std::string("section ") + name + " has the wrong length", "the file is damaged");
-        return bytes;
-    };
-    const rag::TokenParts parts{take("ids"), take("ends"), take("codes"), take("factors"), take("tombstones")};
-    const std::shared_ptr<void> owner(new nb::dict(sections), [](void* kept) {
-        const nb::gil_scoped_acquire gil;
-        delete static_cast<nb::dict*>(kept);
-    });
+    const Sections given(sections, part_sizes(store, documents, tokens));
+    const rag::TokenParts parts{given.ragged(), given["codes"], given["factors"]};
+    const std::shared_ptr<void> owner = given.owner();
     const nb::gil_scoped_release release;
     const std::unique_lock lock(store.mutex());
     store.attach(parts, owner);
@@ -189,14 +135,14 @@ void bind_tokens(nb::module_& m) {
             },
             "dim"_a, "codec"_a, "mean"_a, "base"_a, "inverse"_a, "slope"_a, "mean_slope"_a, "constant"_a)
         .def_prop_ro("dim", &TokenStore::dim)
-        .def_prop_ro("documents", counted<&TokenStore::documents>)
-        .def_prop_ro("rows", counted<&TokenStore::rows>)
-        .def_prop_ro("live", counted<&TokenStore::live>)
-        .def_prop_ro("live_tokens", counted<&TokenStore::live_tokens>)
-        .def("add", add_documents, "ids"_a, "tokens"_a, "offsets"_a, "threads"_a = 0)
+        .def_prop_ro("documents", counted<TokenStore, &TokenStore::documents>)
+        .def_prop_ro("rows", counted<TokenStore, &TokenStore::rows>)
+        .def_prop_ro("live", counted<TokenStore, &TokenStore::live>)
+        .def_prop_ro("live_tokens", counted<TokenStore, &TokenStore::live_rows>)
+        .def("add", add_documents<TokenStore>, "ids"_a, "tokens"_a, "offsets"_a, "threads"_a = 0)
         .def("append", append, "other"_a, "ids"_a)
-        .def("remove", remove_documents, "ids"_a)
-        .def("compact", compact)
+        .def("remove", remove_documents<TokenStore>, "ids"_a)
+        .def("compact", compact_documents<TokenStore>)
         .def("vectors", decode, "ids"_a)
         .def("maxsim", search, "tokens"_a, "offsets"_a, "k"_a, "candidates"_a = nb::none(), "filter"_a = nb::none(),
              "threads"_a = 0)

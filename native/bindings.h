@@ -5,6 +5,7 @@
 void bind_basics(nanobind::module_& m);
 void bind_store(nanobind::module_& m);
 void bind_tokens(nanobind::module_& m);
+void bind_centroids(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_postings(nanobind::module_& m);
 void bind_transformer(nanobind::module_& m);

@@ -120,19 +120,6 @@ struct Job {
     size_t from, to;
 };
 
-// Cuts a set into pieces of much the same number of tokens.
-std::vector<std::pair<size_t, size_t>> slices(const TokenStore& store, const RowSet& documents, size_t rows) {
-    std::vector<std::pair<size_t, size_t>> result;
-    for (size_t i = 0, from = 0, taken = 0; i < documents.size(); ++i) {
-        taken += store.length(documents[i]);
-        if (taken < rows && i + 1 < documents.size()) continue;
-        result.emplace_back(from, i + 1);
-        from = i + 1;
-        taken = 0;
-    }
-    return result;
-}
-
 class Search {
 public:
     Search(const TokenStore& store, const TokenQueries& queries, size_t k, size_t threads, const Interrupt& interrupt)
@@ -228,29 +215,12 @@ private:
     const Interrupt& interrupt_;
 };
 
-void check_queries(const TokenStore& store, const TokenQueries& queries) {
-    const std::span<const int64_t> offsets = queries.offsets;
-    for (size_t q = 0; q < queries.count(); ++q) {
-        if (offsets[q + 1] > offsets[q]) continue;
-        const std::string which = "query " + std::to_string(q);
-        if (offsets[q + 1] == offsets[q])
-            throw InputError(which + " has no tokens", "what is asked must have words");
-        throw InputError(which + " ends before it begins", "offsets must ascend");
-    }
-    if (offsets.front() != 0 || offsets.back() != static_cast<int64_t>(queries.n))
-        throw InputError("query offsets go from " + std::to_string(offsets.front()) + " to " +
-                             std::to_string(offsets.back()),
-                         "they must go from 0 to the number of tokens, " + std::to_string(queries.n));
-    const float any = std::numeric_limits<float>::max();
-    InputCheck{"query tokens", store.dim(), any, false, ""}.lengths(queries.tokens, queries.n);
-}
-
 }  // namespace
 
 void maxsim(const TokenStore& store, const TokenQueries& queries, size_t k, const CandidateIds* candidates,
             std::optional<std::span<const int64_t>> filter, size_t threads, const Interrupt& interrupt, int64_t* ids,
             float* scores) {
-    check_queries(store, queries);
+    queries.check(store.dim());
     std::fill_n(ids, queries.count() * k, int64_t{-1});
     std::fill_n(scores, queries.count() * k, kLeast);
 
@@ -276,7 +246,7 @@ void maxsim(const TokenStore& store, const TokenQueries& queries, size_t k, cons
 void best_tokens(const TokenStore& store, int64_t id, const float* tokens, size_t n, int64_t* best, float* scores) {
     const int64_t offsets[2] = {0, static_cast<int64_t>(n)};
     const TokenQueries query{tokens, n, offsets};
-    check_queries(store, query);
+    query.check(store.dim());
     std::fill_n(best, n, int64_t{0});
     std::fill_n(scores, n, kLeast);
 

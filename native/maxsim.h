@@ -5,15 +5,6 @@
 
 namespace rag {
 
-// Query i has the tokens offsets[i] to offsets[i + 1], at least one. What is longer counts for more.
-struct TokenQueries {
-    const float* tokens;
-    size_t n;  // tokens
-    std::span<const int64_t> offsets;
-
-    size_t count() const { return offsets.size() - 1; }
-};
-
 // For each query, ids that may be found: `width` of them, those below 0 being none.
 struct CandidateIds {
     const int64_t* ids;

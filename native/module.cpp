@@ -8,6 +8,7 @@ NB_MODULE(_native, m) {
     bind_basics(m);
     bind_store(m);
     bind_tokens(m);
+    bind_centroids(m);
     bind_graph(m);
     bind_postings(m);
     bind_transformer(m);

@@ -13,9 +13,9 @@ constexpr size_t kEncoded = 96;  // vectors that a thread encodes at a time: who
 
 }  // namespace
 
-VectorStore::VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned)
+VectorStore::VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned, bool finer)
     : dim_(dim), metric_(metric), learned_(std::move(learned)), primary_(make_codec(codec, dim, metric, learned_)) {
-    if (const std::string_view exact = primary_.codec->exact(); !exact.empty())
+    if (const std::string_view exact = primary_.codec->exact(); finer && !exact.empty())
         secondary_.emplace(make_codec(exact, dim, metric, learned_));
 }
 

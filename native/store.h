@@ -73,7 +73,8 @@ struct Parts {  // memory of a store that was opened from a file; empty where th
 
 class VectorStore {
 public:
-    VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned);
+    // `finer`: with the second copy, by which the best are ranked again, where the codec has one.
+    VectorStore(size_t dim, Metric metric, std::string_view codec, Learned learned, bool finer = true);
 
     size_t dim() const { return dim_; }
     Metric metric() const { return metric_; }

@@ -173,8 +173,8 @@ class TokenStorage:
 
 
 def _sample(parts: Sequence[TokenPart], total: int) -> NDArray[np.float32]:
-    """Tokens float32[t, dim] of chunks spread over all parts by chance."""
-    ids = np.concatenate([part.live for part in parts])
+    """Tokens float32[t, dim] of chunks spread over all parts by chance, of at least one that has any."""
+    ids = np.concatenate([batch for part in parts for batch in _batches(part)])
     chosen = np.random.default_rng(_SEED).permutation(ids)[: -(-SAMPLE * len(ids) // total)]
     return np.concatenate(
         [

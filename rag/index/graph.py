@@ -56,13 +56,13 @@ class GraphStats(ScanStats):
 class GraphIndex(NativeIndex):
     """A `VectorIndex` that walks along links between near vectors, and so looks at few of them.
 
-    `dim`, `metric` and `codec` are those of `ScanIndex`; walks read the codec's short copy, results are ranked by the
-    finer one. `links`: how they are chosen, "vamana", or as in "hnsw". `degree`: links of a vector, at most (8 to 128;
-    hnsw: half as many above the ground level, where one vector in degree / 2 is). `window`: how many vectors a search
-    keeps in sight while the graph is built; more make a better graph and take longer. `passes`: 2 lets every vector
-    look for its neighbours once more when all are there. `order`: in which the vectors of a large `add` are linked
-    (`rag.index.order`). The graph depends on these, on `seed`, and on what is added in which calls, but not on the
-    number of `threads` (0: all cores) that build it.
+    `dim`, `metric`, `codec` and `finer` are those of `ScanIndex`; walks read the codec's short copy, results are ranked
+    by the finer one. `links`: how they are chosen, "vamana", or as in "hnsw". `degree`: links of a vector, at most (8
+    to 128; hnsw: half as many above the ground level, where one vector in degree / 2 is). `window`: how many vectors a
+    search keeps in sight while the graph is built; more make a better graph and take longer. `passes`: 2 lets every
+    vector look for its neighbours once more when all are there. `order`: in which the vectors of a large `add` are
+    linked (`rag.index.order`). The graph depends on these, on `seed`, and on what is added in which calls, but not on
+    the number of `threads` (0: all cores) that build it.
 
     Searches take the recall that is wanted, and find out by a curve measured on the index itself how far to walk.
     Where few vectors pass a filter, or few are there at all, they are scanned; then nothing is missed.
@@ -78,6 +78,7 @@ class GraphIndex(NativeIndex):
         metric: Metric = "cosine",
         codec: Codec = "leanvec4",
         *,
+        finer: bool = True,
         links: Links = "vamana",
         degree: int = 32,
         window: int = 100,
@@ -100,7 +101,7 @@ class GraphIndex(NativeIndex):
         self._links: Links = links
         self._order: Order = order
         self._threads = check_count(threads, "threads")
-        super().__init__(dim, metric, codec)
+        super().__init__(dim, metric, codec, finer)
         self._curve: EffortCurve | None = None
         self._aimed: tuple[EffortCurve | None, float, Effort | None] = None, 0.0, None
         self._tidied = 0  # deleted rows that no link leads to
@@ -217,7 +218,7 @@ class GraphIndex(NativeIndex):
             self._checked()
             with self._writing:
                 self._consolidate()
-                empty = _native.VectorStore(self.dim, self.metric, self.codec, *(self._learned or ()))
+                empty = self._empty_store()
                 graph = self._empty_graph(empty)
                 copy_live(self._store, self._graph, ~self._dead(), empty, graph)
                 self._store, self._graph, self._tidied = empty, graph, 0
@@ -343,7 +344,7 @@ class GraphIndex(NativeIndex):
 
     @classmethod
     def _described(cls, meta: Mapping[str, Any]) -> Self:
-        return cls(meta["dim"], meta["metric"], meta["codec"], **meta["graph"])
+        return cls(meta["dim"], meta["metric"], meta["codec"], finer=meta.get("finer", True), **meta["graph"])
 
     def _attach(self, file: SectionFile) -> None:
         super()._attach(file)

@@ -80,7 +80,7 @@ class NativeIndex:
     """Of the index, in its files."""
     _threads = 0  # that change the index; all cores
 
-    def __init__(self, dim: int, metric: Metric, codec: Codec) -> None:
+    def __init__(self, dim: int, metric: Metric, codec: Codec, finer: bool) -> None:
         if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not 1 <= dim <= MAX_DIM:
             raise InputError(f"dim is {dim!r}, expected a whole number from 1 to {MAX_DIM}")
         self._metric: Metric = metric
@@ -88,7 +88,8 @@ class NativeIndex:
         self._learned: Learned | None = None
         self._file: SectionFile | None = None  # what it was opened from, until all of that is checked
         self._writing = threading.Lock()  # a save sees no half of an add
-        self._use(_native.VectorStore(int(dim), metric, codec))
+        self._finer = finer
+        self._use(_native.VectorStore(int(dim), metric, codec, finer=finer))
 
     def _use(self, store: _native.VectorStore) -> None:
         """Begin with this empty store."""
@@ -167,7 +168,10 @@ class NativeIndex:
         self, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None, reduction: Reduction = "sphering"
     ) -> None:
         self._learned = learn(self.codec, self.metric, vectors, queries, reduction)
-        self._use(_native.VectorStore(self.dim, self.metric, self.codec, *self._learned))
+        self._use(self._empty_store())
+
+    def _empty_store(self) -> _native.VectorStore:
+        return _native.VectorStore(self.dim, self.metric, self.codec, *(self._learned or ()), finer=self._finer)
 
     def delete(self, ids: NDArray[np.int64]) -> int:
         """Remove these ids (int64[n]); ids that are not there are passed over. Returns how many were there."""
@@ -201,6 +205,8 @@ class NativeIndex:
         """What a file of the index holds: its description, and sections in pieces."""
         store = self._checked()
         meta: dict[str, Any] = {"dim": self.dim, "metric": self.metric, "codec": self.codec, "rows": store.rows}
+        if not self._finer:
+            meta["finer"] = False
         sections = store.parts()
         if self._learned is not None:
             learned = {name: array for name, array in self._learned._asdict().items() if array is not None}
@@ -227,14 +233,15 @@ class NativeIndex:
     @classmethod
     def _described(cls, meta: Mapping[str, Any]) -> Self:
         """An empty index of this description."""
-        return cls(meta["dim"], meta["metric"], meta["codec"])
+        form: dict[str, Any] = {"finer": meta.get("finer", True)}
+        return cls(meta["dim"], meta["metric"], meta["codec"], **form)
 
     def _attach(self, file: SectionFile) -> None:
         """Take over what a file holds."""
         if "learned" in file.meta:
             shapes: dict[str, list[int]] = dict(file.meta["learned"])
             self._learned = Learned(*(_learned(file, name, shapes.get(name)) for name in Learned._fields))
-            self._use(_native.VectorStore(self.dim, self.metric, self.codec, *self._learned))
+            self._use(self._empty_store())
         rows = file.meta["rows"]
         if type(rows) is not int or not 0 <= rows <= MOST_ROWS:
             raise InputError(f"rows is {rows!r}")

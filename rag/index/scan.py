@@ -20,7 +20,8 @@ class ScanIndex(NativeIndex):
 
     `dim` 1 to 65536; `metric` "cosine", "ip" or "l2"; `codec` as listed at `Codec`.
     Scores are those of the stored numbers, in the finer copy where there are two. Then the first pass decides by
-    approximate scores which vectors are ranked by the finer ones: `rerank` of them.
+    approximate scores which vectors are ranked by the finer ones: `rerank` of them. Without `finer` there is the short
+    copy alone, for candidates that something else ranks again.
     LVQ, RaBitQ, LeanVec and PQ learn from the first vectors that are added, or from what `learn` is given before.
     Safe to use from several threads; searches run side by side.
     Under cosine, vectors are stored at unit length, and a vector or query of zeros is refused.
@@ -28,8 +29,8 @@ class ScanIndex(NativeIndex):
 
     kind: ClassVar[str] = "scan"
 
-    def __init__(self, dim: int, metric: Metric = "cosine", codec: Codec = "float32") -> None:
-        super().__init__(dim, metric, codec)
+    def __init__(self, dim: int, metric: Metric = "cosine", codec: Codec = "float32", *, finer: bool = True) -> None:
+        super().__init__(dim, metric, codec, finer)
 
     def search(
         self,

@@ -221,9 +221,9 @@ def test_another_factor_makes_tokens_again(old: Collection) -> None:
     check(old, STATE)
     kept = old.info().token_vectors
     assert kept is not None
-    assert (kept.pool_factor, kept.codec) == (2, "int8")
+    assert (kept.pool_factor, kept.codec) == (2, "residual4")
     assert old.add_tokens() == 0
-    assert old.add_tokens(codec="float16") == 3, "which leaves the factor as it is"
+    assert old.add_tokens(codec="int8") == 3, "which leaves the factor as it is"
     assert old.token_encoder.pool_factor == 2
     assert old.add_tokens("hashing:32") == 3
     assert (old.token_encoder.dim, old.token_encoder.pool_factor) == (32, 2)

@@ -15,7 +15,7 @@ import pytest
 
 from rag import _native
 from rag.errors import CollectionError, DamagedFileError, InputError, NotFoundError
-from rag.index import CODECS, Codec, Metric, ScanIndex, VectorIndex
+from rag.index import CODECS, Codec, GraphIndex, Metric, ScanIndex, VectorIndex
 from tests.index.conformance import Floats, VectorIndexConformance, random_vectors
 
 EXACT: list[Codec] = ["float32", "float16"]
@@ -269,6 +269,28 @@ def test_what_is_stored_depends_neither_on_threads_nor_on_how_many_are_added_at_
     a, b = whole.search(queries, 20, rerank=20), parts.search(queries, 20, rerank=20)
     np.testing.assert_array_equal(a.ids, b.ids)
     np.testing.assert_array_equal(a.scores, b.scores)
+
+
+@pytest.mark.parametrize("kind", [ScanIndex, GraphIndex])
+@pytest.mark.parametrize("codec", TWO_COPIES)
+def test_without_the_finer_copy_the_same_candidates_are_found(
+    codec: Codec, kind: type[ScanIndex] | type[GraphIndex], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = random_vectors(rng, 900, 40), random_vectors(rng, 20, 40)
+    both, short = ScanIndex(40, "ip", codec), kind(40, "ip", codec, finer=False)
+    for index in (both, short):
+        index.learn(vectors)
+        index.add(np.arange(900), vectors)
+    assert "secondary" not in short.stats().bytes
+    assert sum(short.stats().bytes.values()) < sum(both.stats().bytes.values()) + 4 * 33 * 900 * (kind is GraphIndex)
+    short.save(tmp_path / "short")
+    for index in (short, kind.open(tmp_path / "short")):
+        assert index.stats() == short.stats()
+        found, wanted = index.search(queries, 60), both.search(queries, 60, rerank=60)
+        alike = [len(np.intersect1d(a, b)) / 60 for a, b in zip(found.ids, wanted.ids, strict=True)]
+        assert np.mean(alike) > (0.999 if kind is ScanIndex else 0.9)
+        assert (np.diff(found.scores, axis=1) <= 0).all()
 
 
 def test_searches_go_on_while_vectors_are_added() -> None:

@@ -14,9 +14,10 @@ from rag.index.graph import GraphIndex
 from rag.index.inputs import as_vectors
 from rag.index.multivector.fde import FixedDimensionalEncoding
 from rag.index.native import Codec
+from rag.index.protocol import Matches
 from rag.index.scan import ScanIndex
 
-__all__ = ["FirstStage", "Generator"]
+__all__ = ["FirstStage", "Generator", "means"]
 
 Generator: TypeAlias = Literal["mean", "fde", "given"]
 """mean: the mean of the tokens, at unit length. fde: a fixed dimensional encoding (MUVERA). given: vectors that the
@@ -57,7 +58,8 @@ class FirstStage:
         size = encoding.size if encoding is not None else dim if vector_dim is None else vector_dim
         suited: Codec = "pq" if generator == "fde" else "leanvec4"
         kind = GraphIndex if links else ScanIndex
-        self.index: GraphIndex | ScanIndex = kind(size, "ip", suited if codec is None else codec)
+        # MaxSim ranks again what is found: the finer copy of a vector, most of its bytes, need not be there.
+        self.index: GraphIndex | ScanIndex = kind(size, "ip", suited if codec is None else codec, finer=False)
 
     def vectors_of(
         self, tokens: NDArray[np.float32], offsets: NDArray[np.int64], given: Any, queries: bool, threads: int
@@ -80,12 +82,11 @@ class FirstStage:
 
     def search(
         self, vectors: NDArray[np.float32], budget: int, filter: IdFilter | None, recall: float, threads: int
-    ) -> NDArray[np.int64]:
-        """Ids int64[q, budget] of candidates, -1 where there are fewer."""
-        # MaxSim ranks them again: the finer copy of a vector need not.
+    ) -> Matches:
+        """The nearest `budget` documents of each query."""
         if isinstance(self.index, GraphIndex):
-            return self.index.search(vectors, budget, filter=filter, recall=recall, rerank=budget, threads=threads).ids
-        return self.index.search(vectors, budget, filter=filter, rerank=budget, threads=threads).ids
+            return self.index.search(vectors, budget, filter=filter, recall=recall, threads=threads)
+        return self.index.search(vectors, budget, filter=filter, threads=threads)
 
     def attach(self, file: SectionFile) -> None:
         """Take over the index that a file holds."""

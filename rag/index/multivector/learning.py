@@ -17,6 +17,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.index.multivector.kmeans import k_means, sampled, unit
+
 __all__ = ["LearnedResiduals", "LearnedSigns", "LearnedTokens", "learn_tokens", "learned_form"]
 
 CENTROIDS = 256
@@ -83,10 +85,7 @@ def learn_tokens(codec: str, tokens: NDArray[np.float32]) -> LearnedTokens:
     There are 256 centroids, or one for every 32 tokens when these are few. Deterministic.
     """
     rng = np.random.default_rng(_SEED)
-    if len(tokens) > MOST_ROWS:
-        tokens = tokens[np.sort(rng.choice(len(tokens), MOST_ROWS, replace=False))]
-    lengths = np.linalg.norm(tokens.astype(np.float64), axis=1, keepdims=True)
-    sample = (tokens / np.maximum(lengths, 1e-300)).astype(np.float32)
+    sample = unit(sampled(tokens, MOST_ROWS, rng))
     return _signs(sample, rng) if codec == "sign" else _residuals(sample, rng)
 
 
@@ -101,29 +100,12 @@ def _rotation(dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
 def _residuals(sample: NDArray[np.float32], rng: np.random.Generator) -> LearnedResiduals:
     base = _rotation(sample.shape[1], rng).astype(np.float32)
     turned = sample @ base.T
-    centroids = _k_means(turned, int(np.clip(len(turned) // 32, 1, CENTROIDS)), rng)
+    centroids = k_means(turned, int(np.clip(len(turned) // 32, 1, CENTROIDS)), rng, _ROUNDS)
     left = np.concatenate([part - centroids[_nearest(part, centroids)] for part in _parts(turned)])
     spread = _ROOM * float(np.sqrt(np.square(left).mean(1).max()))
     if len(sample) < _FEW:  # they say little about those to come, which may lie at a right angle to all of them
         spread = max(spread, np.sqrt(2 / len(base)))
     return LearnedResiduals(np.ascontiguousarray(base), centroids, float(np.float32(spread)))
-
-
-def _k_means(rows: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Centroids float32[count, dim]; one that no row is nearest to becomes a row chosen at random."""
-    centroids = rows[rng.choice(len(rows), count, replace=False)]
-    for _ in range(_ROUNDS):
-        sums, sizes = np.zeros(centroids.shape, np.float64), np.zeros(count, np.int64)
-        for part in _parts(rows):
-            nearest = _nearest(part, centroids)
-            order = np.argsort(nearest, kind="stable")
-            found, starts = np.unique(nearest[order], return_index=True)
-            sums[found] += np.add.reduceat(part[order], starts, axis=0)
-            sizes += np.bincount(nearest, minlength=count)
-        centroids = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-        empty = np.flatnonzero(sizes == 0)
-        centroids[empty] = rows[rng.choice(len(rows), len(empty))]
-    return centroids
 
 
 def _nearest(rows: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
