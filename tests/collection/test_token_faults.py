@@ -81,7 +81,8 @@ def taken(writer: Writer, texts: dict[str, str]) -> None:
 
 
 def test_texts_of_no_words_and_of_a_hundred_thousand(tmp_path: Path) -> None:
-    with Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=TOKENS) as made, made.writer() as writer:
+    made = Collection.create(tmp_path / "kb", encoder=ENCODER, tokens=TOKENS, token_codec="int8")
+    with made, made.writer() as writer:
         taken(writer, {name: TEXTS[name] for name in ("empty", "long", "marks")})
         writer.commit()
         taken(writer, {name: TEXTS[name] for name in ("blank", "nul", "short")})
