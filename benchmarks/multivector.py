@@ -30,6 +30,9 @@ from mv_projection import principal, projected, trained
 from threadpoolctl import threadpool_limits
 
 from rag.index.multivector import FixedDimensionalEncoding, MultiVectorIndex, TokenStore
+from rag.index.multivector.candidates import AT_LEAST, WIDER, narrowed
+from rag.index.multivector.centroids import CentroidIndex, learn_centroids
+from rag.index.protocol import Matches
 from rag.index.scan import ScanIndex
 
 NAMES = ("scifact", "squad_train_sample", "cranfield", "wordnet_glosses")
@@ -87,14 +90,33 @@ def interleaved(first: Ids, second: Ids, count: int) -> Ids:
 def generators(data: Collection) -> Iterator[tuple[str, int, Callable[[int], Ids]]]:
     """Name, numbers a document, and what gives so many candidates for each question."""
     most = max(BUDGETS)
-    words, near, means = data.bm25(most), data.dense(most), by_means(data, most)
+    words, near, means = data.bm25(most), data.near(most).ids, by_means(data, most)
     yield "BM25", 0, lambda w: words[:, :w]
     yield "single vector", data.documents.vectors.shape[1], lambda w: near[:, :w]
     yield "mean of the tokens", data.documents.tokens.shape[1], lambda w: means[:, :w]
     yield "BM25 and single vector in turns", 0, lambda w: interleaved(words, near, w)
+    by_centroids = centroid_index(data)
+    sets = data.queries.tokens, data.queries.offsets
+    alone = by_centroids.search(*sets, most).ids
+    yield f"{by_centroids.centroids:,} centroids", 0, lambda w: alone[:, :w]
+    first = data.near(WIDER * most + AT_LEAST)
+    scores = by_centroids.scores(*sets, first.ids)
+
+    def both(budget: int) -> Ids:
+        deep = min(WIDER * budget + AT_LEAST, first.ids.shape[1])
+        return narrowed(Matches(first.ids[:, :deep], first.scores[:, :deep]), scores[:, :deep], budget)
+
+    yield "single vector, then centroids", data.documents.vectors.shape[1], both
     for name, (k_sim, d_proj, fill) in ENCODINGS.items():
         encoding = FixedDimensionalEncoding(data.documents.tokens.shape[1], k_sim, d_proj, fill_empty=fill)
         yield name, encoding.size, nearest(data, encoding, most)
+
+
+def centroid_index(data: Collection) -> CentroidIndex:
+    """The documents by their tokens' centroids."""
+    index = CentroidIndex(learn_centroids(data.documents.tokens, np.random.default_rng(0)))
+    index.add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets)
+    return index
 
 
 def by_means(data: Collection, most: int) -> Ids:
@@ -121,7 +143,7 @@ def quality(data: Collection, store: TokenStore, truth: Ids) -> tuple[list[str],
     queries = data.queries.tokens, data.queries.offsets
     ndcg = {
         "BM25": data.ndcg(data.bm25(K)),
-        "single vector": data.ndcg(data.dense(K)),
+        "single vector": data.ndcg(data.near(K).ids),
         "exact MaxSim": data.ndcg(truth),
     }
     lines = [
@@ -178,23 +200,27 @@ def contenders(
             True,
             lambda t, o, v, store=store: store.maxsim(t, o, K, threads=threads).ids,
         )
-    size = data.documents.vectors.shape[1]
+    dim, size = data.documents.tokens.shape[1], data.documents.vectors.shape[1]
     for codec in held:
-        index = MultiVectorIndex(data.documents.tokens.shape[1], "given", vector_dim=size, tokens=codec)  # type: ignore[arg-type]
-        index.add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets, data.documents.vectors)
-        found[f"candidates by the single vector, {codec}"] = (
-            True,
-            lambda t, o, v, index=index: index.search(t, o, K, vectors=v, recall=0.99, threads=threads).ids,
-        )
-    index = MultiVectorIndex(data.documents.tokens.shape[1], "fde")
-    index.add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets)
-    found["candidates by FDE in pq, float16"] = (
-        True,
-        lambda t, o, v, index=index: index.search(t, o, K, recall=0.99, threads=threads).ids,
-    )
+        index = MultiVectorIndex(dim, "given", vector_dim=size, tokens=codec)  # type: ignore[arg-type]
+        found[f"single vector, then centroids, {codec}"] = True, filled(index, data, threads)
+    index = MultiVectorIndex(dim, "given", vector_dim=size, tokens="int8", centroids=False)
+    found["single vector, int8"] = True, filled(index, data, threads)
+    found["centroids, int8"] = True, filled(MultiVectorIndex(dim, "centroids", tokens="int8"), data, threads)
+    index = MultiVectorIndex(dim, "fde", tokens="int8", centroids=False)
+    found["FDE in pq, int8"] = True, filled(index, data, threads)
     numpy = brute_force(data)
     found["NumPy, all documents"] = False, lambda t, o, v: numpy(t, o)
     return found
+
+
+def filled(index: MultiVectorIndex, data: Collection, threads: int) -> Callable[[Any, Any, Any], Ids]:
+    """Searches in an index of the documents with as many candidates as it takes for 0.99, as it thinks by itself."""
+    given = index.generator == "given"
+    documents = data.documents
+    vectors = documents.vectors if given else None
+    index.add(np.arange(len(data.texts)), documents.tokens, documents.offsets, vectors)
+    return lambda t, o, v: index.search(t, o, K, vectors=v if given else None, recall=0.99, threads=threads).ids
 
 
 def speed(
@@ -232,7 +258,7 @@ def study(data: Collection, threads: Sequence[int], passes: int, count: int) -> 
         *(f"| {way} | {value:.4f} |" for way, value in ndcg.items()),
         "",
     ]
-    near = np.ascontiguousarray(data.dense(RANKED))
+    near = np.ascontiguousarray(data.near(RANKED).ids)
     lines += [f"| tokens as | bytes a token | nDCG@10, exact | single vector {RANKED} + MaxSim |", "|---|---|---|---|"]
     rows: list[harness.Row] = []
     for codec, store in held.items():

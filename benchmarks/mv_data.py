@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rag.evaluate.datasets import load
 from rag.evaluate.measures import judge_rankings
 from rag.index.lexical import LexicalIndex, search_lexical
+from rag.index.protocol import Matches
+from rag.index.scan import ScanIndex
 
 Floats: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.int64]
@@ -68,12 +70,15 @@ class Collection:
         """The k best by BM25, -1 where there are fewer."""
         return search_lexical([self.words], self.questions, k).ids
 
-    def dense(self, k: int) -> Ids:
-        """The k nearest single vectors."""
-        scores = self.queries.vectors @ self.documents.vectors.T
-        best = np.argpartition(-scores, min(k, scores.shape[1] - 1), axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-        return np.take_along_axis(best, order, axis=1).astype(np.int64)
+    @cached_property
+    def singles(self) -> ScanIndex:
+        index = ScanIndex(self.documents.vectors.shape[1], "cosine")
+        index.add(np.arange(len(self.texts)), self.documents.vectors)
+        return index
+
+    def near(self, k: int) -> Matches:
+        """The k nearest single vectors, -1 where there are fewer."""
+        return self.singles.search(self.queries.vectors, k)
 
 
 def collection(
