@@ -21,6 +21,7 @@ def test_help_lists_the_commands(rag: RagCommand):
         "index",
         "search",
         "ask",
+        "filter",
         "info",
         "profile",
         "run",
