@@ -217,10 +217,10 @@ def test_a_long_search_can_be_interrupted() -> None:
     _native.set_isa("portable")  # slow enough to be caught in the middle
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(Interrupted):
             index.search(queries, 10, threads=1)
-        assert time.perf_counter() - start < 0.6
+        assert time.process_time() - start < 0.6
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
