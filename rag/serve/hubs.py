@@ -135,18 +135,20 @@ def _print(found: HubStudy, hubs: list[tuple[str, str]]) -> None:
 
     console = show.stdout()
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("correction", "skewness", "top 1 %", "never", "largest", "nDCG@10", "first", "p"):
+    for heading in ("correction", "skewness", "top 1 %", "never", "largest", "nDCG@10", "first", "apart", "p"):
         table.add_column(heading, justify="left" if heading == "correction" else "right", header_style="dim")
     for trial in found.trials:
         own = trial.report
         quality = ["" if value is None else f"{value:.3f}" for value in (trial.ndcg, trial.first)]
         cells = [f"{own.skewness:.2f}", f"{own.hub_share:.1%}", f"{own.never:.1%}", str(own.places[0]), *quality]
+        apart = "" if trial.apart is None or trial.kind == "none" else f"{trial.apart:+.3f}"
         p = "" if trial.kind == "none" or trial.ndcg is None else f"{trial.p:.3f}"
-        table.add_row(trial.name, *cells, p, style="bold green" if trial is found.best else None)
+        table.add_row(trial.name, *cells, apart, p, style="bold green" if trial is found.best else None)
     console.print(table)
     console.print(f"[bold green]{found.best.kind}[/] is chosen" if found.best.kind != "none" else "[bold]none helps[/]")
     facts = f"{found.queries} questions, {found.labelled} with a labelled chunk among their candidates"
     console.print(f"[dim]{facts}; each half corrected by the other half[/]")
+    console.print("[dim]apart: nDCG@10, difference without the chunks that answer known questions[/]")
     for (document, text), before, after in zip(hubs, found.trials[0].places, found.best.places, strict=False):
         change = f"{before}" if found.best is found.trials[0] else f"{before} → {after}"
         room = max(console.width - len(document) - len(change) - 16, 20)

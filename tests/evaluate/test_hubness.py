@@ -26,12 +26,12 @@ class Known:
 
     name, dim, fingerprint, max_tokens = f"hashing:{DIM}", DIM, "known", 512
 
-    def __init__(self, lean: float, items: int = 300) -> None:
+    def __init__(self, lean: float, beside: float = 0.9, items: int = 300) -> None:
         rng = np.random.default_rng(3)
         shift, base = unit(rng.normal(size=(1, DIM))), unit(rng.normal(size=(items, DIM)))
         self.items = unit(base + np.abs(rng.normal(0, lean, size=(items, 1))) * shift)
         noise = unit(rng.normal(size=(2, items, DIM)))
-        self.questions = unit(0.8 * base + (0.8 if lean else 0) * shift + 0.9 * noise).reshape(-1, DIM)
+        self.questions = unit(0.8 * base + (0.8 if lean else 0) * shift + beside * noise).reshape(-1, DIM)
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         return self.questions[[int(text) for text in texts]]
@@ -40,8 +40,10 @@ class Known:
         return self.items[[int(text) for text in texts]]
 
 
-def studied(path: Path, lean: float, *, labelled: bool = True, k: int = 100, count: int = 600) -> HubStudy:
-    encoder = Known(lean)
+def studied(
+    path: Path, lean: float, *, noise: float = 0.9, labelled: bool = True, k: int = 100, count: int = 600
+) -> HubStudy:
+    encoder = Known(lean, noise)
     documents = [Document(f"d{i}", str(i)) for i in range(len(encoder.items))]
     with Collection.create(path, encoder=encoder) as made:  # type: ignore[arg-type]
         with made.writer() as writer:
@@ -77,6 +79,18 @@ def test_none_is_chosen_where_no_correction_helps(tmp_path: Path):
     found = studied(tmp_path / "kb", 0.0)
     assert found.best is found.trials[0]
     assert found.model("f").best == "none"
+
+
+def test_what_helps_only_against_known_answers_is_not_chosen(tmp_path: Path):
+    """One question for each item: what answers a known one never answers one that is asked."""
+    once = studied(tmp_path / "once", 0.0, count=300, noise=1.6)
+    (fooled,) = (trial for trial in once.trials if trial.name == "inverted_softmax 20")
+    assert fooled.ndcg is not None
+    assert once.trials[0].ndcg is not None
+    assert fooled.ndcg > once.trials[0].ndcg + 0.02
+    assert fooled.apart is not None
+    assert fooled.apart < 0.01
+    assert once.best is once.trials[0]
 
 
 def test_without_labels_nothing_is_known(tmp_path: Path):
