@@ -41,8 +41,9 @@ class HubTrial:
     `ndcg` and `first` are means over the questions with a relevant candidate (None without such): nDCG@10, where 1 is
     the best order of the candidates, and how often the first hit is relevant. `apart` is the difference in nDCG@10 to
     "none" without the chunks that answer known questions, over the questions that these do not answer (None with fewer
-    than 20 such); `p` the p-value of both differences, the larger of the two, corrected for all trials. `report` is that
-    of the first ten hits, and `places` int64[h] how often those hubs are among them that are the largest under "none".
+    than 20 such); `p` the p-value of both differences, the larger of the two, corrected for all trials. `report` is
+    that of the first ten hits, and `places` int64[h] how often those hubs are among them that are the largest under
+    "none".
     """
 
     kind: ChosenKind
