@@ -66,12 +66,13 @@ class HubStudy:
     """Trials on `queries` questions, `labelled` of them with a relevant candidate; the first is that of "none".
 
     `best` is the trial with the highest nDCG@10 of those that are better than "none" in both respects by more than
-    chance (p < 0.05), else "none". Without labels it cannot be known, and is csls. `vectors` float32[n, d] are those of
-    the questions.
+    chance (p < 0.05). It is "none" where there is none such, without labels, and when the questions were `made` of the
+    chunks: what helps those may harm real ones. `vectors` float32[n, d] are those of the questions.
     """
 
     queries: int
     labelled: int
+    made: bool
     trials: tuple[HubTrial, ...]
     best: HubTrial
     vectors: NDArray[np.float32]
@@ -82,7 +83,7 @@ class HubStudy:
         for trial in sorted(self.trials, key=lambda trial: trial.ndcg or 0.0):
             if trial.beta:
                 betas[trial.kind] = trial.beta
-        about: dict[str, Any] = {"queries": self.queries, "labelled": self.labelled}
+        about: dict[str, Any] = {"queries": self.queries, "labelled": self.labelled, "made": self.made}
         if self.labelled:
             about["ndcg"] = {trial.name: round(trial.ndcg, 4) for trial in self.trials if trial.ndcg is not None}
         queries = as_points(self.vectors, "cosine").astype(np.float16)
@@ -95,11 +96,13 @@ def study_hubs(
     k: int = 100,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    made: bool = False,
 ) -> HubStudy:
     """Try all corrections on the k nearest chunks of each question: each half of them is corrected by the other half.
 
     So no question is corrected by itself, and known questions are to those asked what they will be to those that come.
-    But labels may have as good as one question for each document, as made ones do: then what answers a known question
+    But labels may have as good as one question for each document: then what answers a known question
     never answers one that is asked, and to push it back seems to help. Hence the second look, without such chunks.
     Raises InputError with fewer than 20 questions.
     """
@@ -140,18 +143,18 @@ def study_hubs(
             progress("correcting", number + 1, len(VARIANTS))
     others = zip(trials[1:], holm([trial.p for trial in trials[1:]]), strict=True)
     trials[1:] = [replace(trial, p=p) for trial, p in others]
-    return HubStudy(len(queries), int(had.sum()), tuple(trials), _best(trials), found.vectors)
+    return HubStudy(
+        len(queries), int(had.sum()), made, tuple(trials), trials[0] if made else _best(trials), found.vectors
+    )
 
 
 def _best(trials: list[HubTrial]) -> HubTrial:
-    """The best that is better than none by more than chance; csls where nothing can be known."""
+    """The best that is better than none by more than chance."""
     none = trials[0]
-    if none.ndcg is None:
-        return next(trial for trial in trials if trial.kind == "csls")
     better = [
         trial
         for trial in trials[1:]
-        if trial.p < LEVEL and (trial.ndcg or 0.0) > none.ndcg and (trial.apart is None or trial.apart > 0)
+        if trial.p < LEVEL and (trial.ndcg or 0.0) > (none.ndcg or 0.0) and (trial.apart is None or trial.apart > 0)
     ]
     return max(better, key=lambda trial: trial.ndcg or 0.0, default=none)
 

@@ -43,9 +43,9 @@ def train(
 ) -> None:
     """Keep known questions in the collection, for the operator hubness_norm, and find which correction helps, if any.
 
-    Labels are as for `rag filter train`, best from a log of what was really asked; --queries alone are questions
-    without labels, on which nothing can be tested. Each half of the questions is corrected by the other half, and a
-    correction is chosen only when it is better than none by more than chance.
+    Labels are as for `rag filter train`, best from a log of what was really asked. Each half of the questions is
+    corrected by the other half, and a correction is chosen only when it is better than none by more than chance. With
+    --queries alone, which have no labels, and with questions made of the chunks none is chosen.
     """
     from rag.collection import Collection
     from rag.index.hubness_file import save_hubness
@@ -112,18 +112,21 @@ def _study(
             f"hubs are corrected in cosines, and {collection.path} scores by {collection.metric!r}",
             hint="index into a collection with metric 'cosine'",
         )
+    labels, queries, *_ = named
     asked = labelled_queries(collection, *named, seed, unlabelled=True)
     if len(asked) > most:
         asked = random.Random(seed).sample(asked, most)  # noqa: S311  (not for secrets)
-    return study_hubs(collection, asked, k, seed, progress)
+    return study_hubs(collection, asked, k, seed, progress, made=labels is None and queries is None)
 
 
 def _told(found: HubStudy) -> str:
     none, best = found.trials[0], found.best
     if none.ndcg is None or best.ndcg is None:
-        return f"{best.name}, which is not tested: no question has a labelled chunk among its candidates"
+        return "none is chosen, since without labels it is not known what helps; say a kind in hubness_norm"
+    if found.made:
+        return "none is chosen, since what helps questions made of the chunks may harm real ones; say a kind in hubness_norm"
     if best is none:
-        return "none: no correction is better than the cosine by more than chance, and hubness_norm changes nothing"
+        return "none is better than the cosine by more than chance, and hubness_norm changes nothing"
     return f"{best.name}: nDCG@10 {none.ndcg:.3f} → {best.ndcg:.3f} (p = {best.p:.2g})"
 
 
@@ -145,7 +148,7 @@ def _print(found: HubStudy, hubs: list[tuple[str, str]]) -> None:
         p = "" if trial.kind == "none" or trial.ndcg is None else f"{trial.p:.3f}"
         table.add_row(trial.name, *cells, apart, p, style="bold green" if trial is found.best else None)
     console.print(table)
-    console.print(f"[bold green]{found.best.kind}[/] is chosen" if found.best.kind != "none" else "[bold]none helps[/]")
+    console.print(f"[bold]{_told(found)}[/]")
     facts = f"{found.queries} questions, {found.labelled} with a labelled chunk among their candidates"
     console.print(f"[dim]{facts}; each half corrected by the other half[/]")
     console.print("[dim]apart: nDCG@10, difference without the chunks that answer known questions[/]")

@@ -41,19 +41,26 @@ class Known:
 
 
 def studied(
-    path: Path, lean: float, *, noise: float = 0.9, labelled: bool = True, k: int = 100, count: int = 600
+    path: Path,
+    lean: float,
+    *,
+    noise: float = 0.9,
+    labelled: bool = True,
+    k: int = 100,
+    count: int = 600,
+    made: bool = False,
 ) -> HubStudy:
     encoder = Known(lean, noise)
     documents = [Document(f"d{i}", str(i)) for i in range(len(encoder.items))]
-    with Collection.create(path, encoder=encoder) as made:  # type: ignore[arg-type]
-        with made.writer() as writer:
+    with Collection.create(path, encoder=encoder) as kb:  # type: ignore[arg-type]
+        with kb.writer() as writer:
             writer.add(documents, [[Chunk(d.id, d.text, 0, len(d.text))] for d in documents], encoder.items)
             writer.commit()
-        made.refresh()
+        kb.refresh()
         questions = [
             LabelledQuery(str(i), frozenset([f"d{i % len(documents)}"] if labelled else [])) for i in range(count)
         ]
-        return study_hubs(made, questions, k)
+        return study_hubs(kb, questions, k, made=made)
 
 
 def test_what_helps_is_chosen_and_kept(tmp_path: Path):
@@ -93,11 +100,13 @@ def test_what_helps_only_against_known_answers_is_not_chosen(tmp_path: Path):
     assert once.best is once.trials[0]
 
 
-def test_without_labels_nothing_is_known(tmp_path: Path):
+def test_without_labels_of_real_questions_nothing_is_chosen(tmp_path: Path):
+    made = studied(tmp_path / "made", 0.5, made=True)
+    assert max(made.trials, key=lambda trial: trial.ndcg or 0) is not made.trials[0] is made.best
     found = studied(tmp_path / "kb", 0.5, labelled=False)
     assert found.labelled == 0
     assert {trial.ndcg for trial in found.trials} == {None}
-    assert (found.best.kind, found.model("f").about) == ("csls", {"queries": 600, "labelled": 0})
+    assert (found.best.kind, found.model("f").about) == ("none", {"queries": 600, "labelled": 0, "made": False})
     with pytest.raises(InputError, match="19 questions, a bank against hubs needs 20"):
         studied(tmp_path / "few", 0.5, count=19)
 

@@ -50,14 +50,16 @@ def test_a_bank_is_kept_and_used(rag: RagCommand, kb: Path, labels: Path):
         assert collection.verify().ok
     done = rag("hubs", "train", kb, "--synthetic", "40", "--name", "other", "--most", "30")
     assert (done.code, "other.safetensors: 30 questions" in " ".join(done.out.split())) == (0, True)
-    assert len(load_hubness(kb / "hubness" / "other.safetensors").queries) == 30
+    assert "questions made of the chunks may harm real ones" in " ".join(done.out.split())
+    made = load_hubness(kb / "hubness" / "other.safetensors")
+    assert (len(made.queries), made.best, made.about["made"]) == (30, "none", True)
 
 
 def test_questions_without_labels_make_a_bank_that_is_not_tested(rag: RagCommand, kb: Path, tmp_path: Path):
     queries = tmp_path / "queries.jsonl"
     queries.write_text("".join(json.dumps({"_id": f"{n}", "text": f"is topic{n} a sail"}) + "\n" for n in range(30)))
     done = rag("hubs", "train", kb, "--queries", queries)
-    assert (done.code, "csls, which is not tested" in " ".join(done.out.split())) == (0, True)
+    assert (done.code, "none is chosen, since without labels" in " ".join(done.out.split())) == (0, True)
 
 
 def test_the_report_shows_hubs_before_and_after(rag: RagCommand, kb: Path, labels: Path):

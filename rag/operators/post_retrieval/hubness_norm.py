@@ -35,7 +35,7 @@ class HubnessNorm(Operator, name="post_retrieval.hubness_norm", waits=True):
     Chunks that are near to most questions (hubs) lose, others gain. Made for the hits of `Dense`, more of them than are
     wanted in the end, since it only reorders what was found; the cosine stays in the column `score_raw`. The known
     questions are those that `rag hubs train` keeps in the collection, which also tells whether a correction helps:
-    with `best` nothing is changed where none did.
+    with `best` nothing is changed where none is known to.
 
     Kinds: `csls` (half the mean cosine with the nearest known questions; Lample et al., ICLR 2018), `inverted_softmax`
     (Smith et al., ICLR 2017), `gallery_softmax` (by a sample of the chunks), `dual_softmax` (both banks; Wang et al.,
