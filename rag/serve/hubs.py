@@ -122,9 +122,9 @@ def _study(
 def _told(found: HubStudy) -> str:
     none, best = found.trials[0], found.best
     if none.ndcg is None or best.ndcg is None:
-        return "none is chosen, since without labels it is not known what helps; say a kind in hubness_norm"
+        return "none is chosen, since without labels it is not known what helps; say a kind"
     if found.made:
-        return "none is chosen, since what helps questions made of the chunks may harm real ones; say a kind in hubness_norm"
+        return "none is chosen, since what helps questions made of the chunks may harm real ones; say a kind"
     if best is none:
         return "none is better than the cosine by more than chance, and hubness_norm changes nothing"
     return f"{best.name}: nDCG@10 {none.ndcg:.3f} → {best.ndcg:.3f} (p = {best.p:.2g})"
