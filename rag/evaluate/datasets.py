@@ -1,7 +1,8 @@
 """Retrieval data sets in the layout of BEIR (Thakur et al. 2021, arXiv:2104.08663).
 
 A folder with `corpus.jsonl` (`_id`, `title`, `text`, and further fields), `queries.jsonl` (`_id`, `text`, and where
-known `answers`), each perhaps compressed (`.gz`), and `qrels/SPLIT.tsv` (header line; query, document, relevance).
+known `answers`), each perhaps compressed (`.gz`), and `qrels/SPLIT.tsv` (header line; query, document, relevance, and
+where known the aspect of the question that the document answers, with a line for each).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Dataset:
     """Query id -> document id -> relevance; 0 is a document judged not relevant."""
     answers: Mapping[str, tuple[str, ...]]
     """Query id -> accepted answers, where they are known."""
+    aspects: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    """Query id -> document id -> the aspects of the question that it answers, where they are known."""
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """The same documents and at most n of the queries, by `random.Random(seed).sample` of the sorted ids."""
@@ -47,6 +50,7 @@ class Dataset:
             queries={i: self.queries[i] for i in chosen},
             qrels={i: self.qrels[i] for i in chosen},
             answers={i: self.answers[i] for i in chosen if i in self.answers},
+            aspects={i: self.aspects[i] for i in chosen if i in self.aspects},
         )
 
 
@@ -87,7 +91,7 @@ def load(folder: Path, split: str = "test") -> Dataset:
         queries[entry["_id"]] = Query(entry["text"])
         if entry.get("answers"):
             answers[entry["_id"]] = tuple(map(str, entry["answers"]))
-    qrels = _judgements(judgements, queries, documents)
+    qrels, aspects = _judgements(judgements, queries, documents)
     return Dataset(
         name=folder.resolve().name,
         split=split,
@@ -95,6 +99,7 @@ def load(folder: Path, split: str = "test") -> Dataset:
         queries={i: query for i, query in queries.items() if i in qrels},
         qrels=qrels,
         answers={i: accepted for i, accepted in answers.items() if i in qrels},
+        aspects=aspects,
     )
 
 
@@ -117,9 +122,12 @@ def _document(entry: Mapping[str, Any]) -> Document:
     return Document(entry["_id"], f"{title}\n{entry['text']}" if title else entry["text"], metadata)
 
 
-def _judgements(path: Path, queries: Mapping[str, Any], documents: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Of the queries with a relevant document."""
+def _judgements(
+    path: Path, queries: Mapping[str, Any], documents: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, frozenset[str]]]]:
+    """Of the queries with a relevant document: relevance, and aspects of the relevant documents that name any."""
     qrels: dict[str, dict[str, int]] = {}
+    aspects: dict[str, dict[str, frozenset[str]]] = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if number == 1 or not line.strip():
@@ -132,8 +140,13 @@ def _judgements(path: Path, queries: Mapping[str, Any], documents: Mapping[str, 
             for kind, name, known in (("query", query, queries), ("document", document, documents)):
                 if name not in known:
                     raise InputError(f"{path}:{number}: {kind} {name!r} does not exist")
-            qrels.setdefault(query, {})[document] = relevance
-    return {query: judged for query, judged in qrels.items() if max(judged.values()) > 0}
+            aspect = fields[3].strip() if len(fields) > 3 else ""
+            judged = qrels.setdefault(query, {})
+            judged[document] = max(relevance, judged.get(document, relevance)) if aspect else relevance
+            if aspect and relevance > 0:
+                own = aspects.setdefault(query, {})
+                own[document] = own.get(document, frozenset()) | {aspect}
+    return {query: judged for query, judged in qrels.items() if max(judged.values()) > 0}, aspects
 
 
 def records(path: Path, needed: Sequence[str] = ("_id", "text")) -> Iterator[tuple[str, dict[str, Any]]]:

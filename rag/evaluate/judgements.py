@@ -1,4 +1,4 @@
-"""Labelled queries for a relevance filter: judgements, clicks, BEIR qrels, or questions made of the chunks."""
+"""Labelled queries, to fit filters and corrections by: judgements, clicks, BEIR qrels, questions made of the chunks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from rag.relevance import CandidateLists, candidate_lists
 from rag.relevance.training import Progress
 from rag.types import Chunk
 
-__all__ = ["LabelledQuery", "candidates", "read_labels", "read_qrels", "synthetic_queries"]
+__all__ = [
+    "LabelledQuery",
+    "Searched",
+    "candidates",
+    "read_labels",
+    "read_qrels",
+    "read_queries",
+    "searched",
+    "synthetic_queries",
+]
 
 _BLOCK = 256
 _COLUMNS = {"query": ("query",), "document": ("document", "doc"), "label": ("label", "relevance", "clicked")}
@@ -60,6 +69,13 @@ def read_labels(path: Path) -> list[LabelledQuery]:
         if relevant:
             known.add(str(fields["document"]))
     return [LabelledQuery(text, frozenset(documents)) for text, documents in found.items()]
+
+
+def read_queries(path: Path) -> list[LabelledQuery]:
+    """The queries of a `queries.jsonl` in BEIR layout, without labels; raises as above."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {str(path)!r}")
+    return [LabelledQuery(entry["text"]) for _, entry in records(path, needed=("text",))]
 
 
 def read_qrels(queries: Path, qrels: Path) -> list[LabelledQuery]:
@@ -101,31 +117,52 @@ def synthetic_queries(
     return made
 
 
-def candidates(
-    collection: Collection, queries: list[LabelledQuery], k: int = 100, progress: Progress | None = None
-) -> CandidateLists:
-    """What a dense search for the k nearest chunks finds for labelled queries, with their labels.
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a dense search found for n queries, k chunks each, best first.
 
-    Raises InputError when the collection has none of the documents that are labelled.
+    `vectors` float32[n, d], the embeddings of the queries; `ids` int64[n, k], -1 where less was found; `scores`
+    float32[n, k] and `labels` bool[n, k], whether a chunk is relevant: 0 and False there.
+    """
+
+    vectors: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.bool_]
+
+
+def searched(
+    collection: Collection, queries: list[LabelledQuery], k: int = 100, progress: Progress | None = None
+) -> Searched:
+    """Search for the k nearest chunks of labelled queries.
+
+    Raises InputError when the collection is empty, or has none of the documents that are labelled.
     """
     if not len(collection):
         raise InputError(f"{collection.path} holds nothing to search in", hint=f"rag index {collection.path} PATH")
     members = _chunks_of(collection, queries)
-    width = min(k, len(collection))
-    scores, labels = np.zeros((len(queries), width), np.float32), np.zeros((len(queries), width), bool)
-    counts, vectors = np.zeros(len(queries), np.int64), np.zeros((len(queries), collection.dim), np.float32)
+    shape = len(queries), min(k, len(collection))
+    ids, scores, labels = np.full(shape, -1, np.int64), np.zeros(shape, np.float32), np.zeros(shape, bool)
+    vectors = np.zeros((len(queries), collection.dim), np.float32)
     for start in range(0, len(queries), _BLOCK):
         block = queries[start : start + _BLOCK]
         own = slice(start, start + len(block))
         vectors[own] = collection.encoder.encode_queries([query.text for query in block])
-        for row, hits in enumerate(collection.search_dense(vectors[own], width), start):
+        for row, hits in enumerate(collection.search_dense(vectors[own], shape[1]), start):
             relevant = np.array([*queries[row].chunks, *(c for d in queries[row].documents for c in members[d])], int)
-            counts[row] = len(hits)
-            scores[row, : len(hits)] = hits.scores
+            ids[row, : len(hits)], scores[row, : len(hits)] = hits.ids, hits.scores
             labels[row, : len(hits)] = np.isin(hits.ids, relevant)
         if progress is not None:
             progress("searching", start + len(block), len(queries))
-    return candidate_lists(scores, vectors, labels, np.arange(width) < counts[:, None])
+    return Searched(vectors, ids, scores, labels)
+
+
+def candidates(
+    collection: Collection, queries: list[LabelledQuery], k: int = 100, progress: Progress | None = None
+) -> CandidateLists:
+    """What `searched` finds, as candidate lists; raises as it does."""
+    found = searched(collection, queries, k, progress)
+    return candidate_lists(found.scores, found.vectors, found.labels, found.ids >= 0)
 
 
 def _chunks_of(collection: Collection, queries: list[LabelledQuery]) -> Mapping[str, NDArray[np.int64]]:

@@ -9,16 +9,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rag.errors import InputError, MissingExtraError, did_you_mean
+from rag.evaluate.diversity import is_diversity_measure
 
 __all__ = ["ANSWER_MEASURES", "check", "exact_match", "f1", "judge_answers", "judge_rankings"]
 
-KNOWN = ("nDCG@10", "Recall@100", "RR", "RR@10", "AP", "P@5", "Success@5", "EM", "F1")
+KNOWN = (
+    "nDCG@10",
+    "Recall@100",
+    "RR",
+    "RR@10",
+    "AP",
+    "P@5",
+    "Success@5",
+    "ILD@10",
+    "StRecall@10",
+    "alpha_nDCG@10",
+    "EM",
+    "F1",
+)
 
 
 def check(names: Iterable[str]) -> None:
     """Raises InputError for a name that is no measure, MissingExtraError when one needs the extra `eval`."""
     for name in names:
-        if name not in ANSWER_MEASURES:
+        if name not in ANSWER_MEASURES and not is_diversity_measure(name):
             _parse(name)
 
 

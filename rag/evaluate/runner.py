@@ -11,6 +11,7 @@ import numpy as np
 
 from rag.errors import InputError
 from rag.evaluate.datasets import Dataset
+from rag.evaluate.diversity import is_diversity_measure, judge_diversity
 from rag.evaluate.measures import ANSWER_MEASURES, check, judge_answers, judge_rankings
 from rag.evaluate.report import Report, RunResult
 from rag.types import Answer, ChunkStore, Hits, Query
@@ -93,7 +94,8 @@ def _judge(
     else:
         wanted = [measure for measure in measures if measure not in ANSWER_MEASURES]
         ranked = dict(zip(hits, rankings(list(hits.values())), strict=True))
-        values = judge_rankings(wanted, dataset.qrels, ranked)
+        values = judge_rankings([m for m in wanted if not is_diversity_measure(m)], dataset.qrels, ranked)
+        values |= judge_diversity([m for m in wanted if is_diversity_measure(m)], dataset.aspects, ranked, hits)
     if not wanted:
         what = "answers" if answers else "hits"
         raise InputError(

@@ -22,7 +22,7 @@ __all__ = ["HUBNESS_KINDS", "HubReport", "HubnessBanks", "HubnessKind", "hub_rep
 HubnessKind: TypeAlias = Literal["csls", "inverted_softmax", "gallery_softmax", "dual_softmax"]
 HUBNESS_KINDS: tuple[HubnessKind, ...] = get_args(HubnessKind)
 
-_BLOCK = 4096
+_BLOCK = 512
 _ITSELF = 1 - 1e-5
 """A cosine from which a vector of the bank counts as the vector itself."""
 _HUBS = 0.01
@@ -34,14 +34,14 @@ class HubReport:
 
     `skewness` of how often a vector is among them: about 0 to 1 without hubs, more with them. `hub_share`: share of all
     places that the most frequent hundredth of the vectors takes. `never`: share of the vectors that are never among
-    them. `largest`: how often the most frequent one is. `hubs` int64: the ids of the most frequent, first the largest.
+    them. `hubs` int64: the ids of the most frequent, first the largest; `places` int64: how often each of these is.
     """
 
     skewness: float
     hub_share: float
     never: float
-    largest: int
     hubs: NDArray[np.int64]
+    places: NDArray[np.int64]
 
 
 def hub_report(found: NDArray[np.int64], ids: NDArray[np.int64], most: int = 10) -> HubReport:
@@ -61,8 +61,8 @@ def hub_report(found: NDArray[np.int64], ids: NDArray[np.int64], most: int = 10)
         skewness=float(((counts - counts.mean()) ** 3).mean() / spread**3) if spread > 0 else 0.0,
         hub_share=float(counts[frequent[:leading]].sum() / len(places)),
         never=float((counts == 0).mean()),
-        largest=int(counts.max()),
         hubs=order[frequent[:most]],
+        places=counts[frequent[:most]],
     )
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rag.errors import CollectionError, DamagedFileError, NotFoundError
+from rag.index.tensors import Tensors, read_tensors, write_tensors
 from rag.relevance.adapter import CosineAdapter, Encoding
 from rag.relevance.model import ADAPTERS, METHODS, FittedMethod, RelevanceModel
 from rag.relevance.scorers import SIMPLE, Scorer
@@ -22,15 +18,10 @@ from rag.relevance.truncation import Truncation
 __all__ = ["load_model", "save_model"]
 
 FORMAT = 1
-_TRAIN_AGAIN = "train it again with `rag filter train`"
-
-Tensors = dict[str, NDArray[Any]]
 
 
 def save_model(model: RelevanceModel, path: Path) -> None:
     """Write a model, completely or not at all; its folder is made. Raises CollectionError when that cannot be done."""
-    from safetensors.numpy import save
-
     tensors: Tensors = {}
     methods = {}
     for name, method in model.methods.items():
@@ -47,24 +38,7 @@ def save_model(model: RelevanceModel, path: Path) -> None:
         "methods": methods,
         "about": dict(model.about),
     }
-    content = save(tensors, {"relevance": json.dumps(head)})
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # a rename is safe only once the folder is on disk
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        hint = "check free space and permissions"
-        raise CollectionError(f"cannot write {path}: {error.strerror}", hint=hint) from None
+    write_tensors(path, tensors, "relevance", head)
 
 
 def load_model(path: Path) -> RelevanceModel:
@@ -72,22 +46,7 @@ def load_model(path: Path) -> RelevanceModel:
 
     Raises NotFoundError, DamagedFileError, or CollectionError for a newer format.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise NotFoundError(f"there is no relevance model {str(path)!r}", hint="make one with `rag filter train`")
-    try:
-        with safe_open(path, "numpy") as file:
-            head: dict[str, Any] = json.loads(file.metadata()["relevance"])
-            tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        if head["format"] > FORMAT:
-            raise CollectionError(
-                f"{path} has format {head['format']}, this version of modular-rag reads up to {FORMAT}",
-                hint="pip install --upgrade modular-rag",
-            )
-        return _model(head, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DamagedFileError(f"{path} is no relevance model, or damaged: {error}", hint=_TRAIN_AGAIN) from None
+    return read_tensors(path, "relevance", "relevance model", FORMAT, "rag filter train", _model)
 
 
 def _model(head: Mapping[str, Any], tensors: Tensors) -> RelevanceModel:

@@ -10,6 +10,7 @@ import typer
 
 from rag.errors import ConfigError
 from rag.serve.indexing import KB, Json
+from rag.serve.labelling import Count, Labels, Llm, Qrels, Queries, Seed, labelled_queries
 
 if TYPE_CHECKING:
     from rag.collection import Collection
@@ -30,17 +31,8 @@ class Mapping(str, Enum):
     power = "power"
 
 
-Labels = Annotated[
-    Path | None,
-    typer.Option(help="Judgements or clicks: .jsonl or .csv with query, document, label (above 0: relevant)."),
-]
-Queries = Annotated[Path | None, typer.Option(help="queries.jsonl in BEIR layout, together with --qrels.")]
-Qrels = Annotated[Path | None, typer.Option(help="Judgements of these queries: a TSV file in BEIR layout.")]
-Count = Annotated[int, typer.Option(min=20, help="Without labels: chunks that questions are made of.")]
-Llm = Annotated[str | None, typer.Option(help="Without labels: the language model that writes the questions.")]
 K = Annotated[int, typer.Option("-k", min=2, max=1000, help="Candidates of a query: what will be retrieved.")]
 MappingOption = Annotated[Mapping, typer.Option(help="How adapters map a cosine to a logit.")]
-Seed = Annotated[int, typer.Option(min=0, help="Deals out queries and chooses chunks.")]
 
 commands = typer.Typer(
     name="filter", help="Relevance filters: train one, and compare the methods.", no_args_is_help=True
@@ -73,7 +65,9 @@ def train(
 
     with Collection.open(kb) as collection, show.Progress() as progress:
         path = model_path(name, collection)
-        lists = _lists(collection, _labelled(collection, labels, queries, qrels, synthetic, llm, seed), k, progress)
+        lists = _lists(
+            collection, labelled_queries(collection, labels, queries, qrels, synthetic, llm, seed), k, progress
+        )
         model = fit(
             lists,
             encoder=collection.encoder_fingerprint,
@@ -115,7 +109,7 @@ def report(
     from rag.serve import show
 
     with Collection.open(kb) as collection, show.Progress() as progress:
-        asked = _labelled(collection, labels, queries, qrels, synthetic, llm, seed)
+        asked = labelled_queries(collection, labels, queries, qrels, synthetic, llm, seed)
         lists = _lists(collection, asked, k, progress)
         found = compare(
             lists, methods=_methods(), recipe=_recipe(mapping, seed), target_recall=target_recall, progress=progress
@@ -129,31 +123,6 @@ def report(
         show.print_json({**facts, "recommended": found.recommended, "figures": found.figures})
     else:
         _print(found)
-
-
-def _labelled(
-    collection: Collection,
-    labels: Path | None,
-    queries: Path | None,
-    qrels: Path | None,
-    synthetic: int,
-    llm: str | None,
-    seed: int,
-) -> list[LabelledQuery]:
-    from rag.evaluate.judgements import read_labels, read_qrels, synthetic_queries
-    from rag.models import load
-    from rag.serve.config import load_config
-
-    if (queries is None) != (qrels is None) or (labels is not None and queries is not None):
-        raise ConfigError(
-            "labels are not named as they should be", hint="--labels FILE, or --queries FILE --qrels FILE"
-        )
-    if labels is not None:
-        return read_labels(labels)
-    if queries is not None and qrels is not None:
-        return read_qrels(queries, qrels)
-    model = llm or load_config().llm
-    return synthetic_queries(collection, synthetic, seed, None if model is None else load(model))
 
 
 def _lists(collection: Collection, queries: list[LabelledQuery], k: int, progress: Progress) -> CandidateLists:

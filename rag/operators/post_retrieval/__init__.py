@@ -4,6 +4,7 @@ from rag.operators.post_retrieval.build_context import BuildContext
 from rag.operators.post_retrieval.compress import Compress
 from rag.operators.post_retrieval.critique import Critique
 from rag.operators.post_retrieval.drop_tokens import DropTokens
+from rag.operators.post_retrieval.hubness_norm import HubnessNorm
 from rag.operators.post_retrieval.maxsim_rerank import MaxSimRerank
 from rag.operators.post_retrieval.mmr import MMR
 from rag.operators.post_retrieval.order import Order
@@ -21,6 +22,7 @@ __all__ = [
     "Compress",
     "Critique",
     "DropTokens",
+    "HubnessNorm",
     "MaxSimRerank",
     "Order",
     "Recency",

@@ -2,52 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from pathlib import Path
-
-from rag.collection import Collection
-from rag.errors import ConfigError, EncoderMismatchError
-from rag.operators.local_file import local_file
+from rag.operators.post_retrieval.kept_models import KeptModels
 from rag.relevance import RelevanceModel, load_model
 
 __all__ = ["model_path", "relevance_model"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_SUFFIX = ".safetensors"
-
-
-def model_path(name: str, collection: Collection) -> Path:
-    """The file of the model of this name in a collection; ConfigError for what is no name."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} is no name of a relevance model",
-            hint="letters, digits, - and _; or a file that ends .safetensors",
-        )
-    return collection.path / "relevance" / (name + _SUFFIX)
-
-
-def relevance_model(model: str, collection: Collection) -> RelevanceModel:
-    """The model of this name in the collection, or in this .safetensors file below the working directory.
-
-    It stays loaded as long as the file is the same. Raises NotFoundError, DamagedFileError, ConfigError, and
-    EncoderMismatchError when it was fitted to the vectors of another encoder.
-    """
-    path = local_file(model, "relevance model") if model.endswith(_SUFFIX) else model_path(model, collection)
-    try:
-        found = path.stat()
-        loaded = _load(path, found.st_mtime_ns, found.st_size, found.st_ino)
-    except FileNotFoundError:
-        loaded = load_model(path)  # says what to do
-    if loaded.encoder != collection.encoder_fingerprint:
-        raise EncoderMismatchError(
-            f"the relevance model {path} was fitted to an encoder with fingerprint {loaded.encoder[:12]}, the vectors "
-            f"of {collection.path} were made by one with {collection.encoder_fingerprint[:12]}",
-            hint=f"rag filter train {collection.path}",
-        )
-    return loaded
-
-
-@lru_cache(8)
-def _load(path: Path, changed: int, size: int, inode: int) -> RelevanceModel:
-    return load_model(path)
+_KEPT: KeptModels[RelevanceModel] = KeptModels("relevance model", "relevance", load_model, "rag filter train")
+model_path = _KEPT.path
+relevance_model = _KEPT.model
