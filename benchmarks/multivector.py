@@ -20,16 +20,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import harness
 import numpy as np
 from index import default_cache
-from mv_data import Collection, Ids, collection
+from mv_data import Collection, Encoded, Ids, collection
 from mv_projection import principal, projected, trained
 from threadpoolctl import threadpool_limits
 
-from rag.index.multivector import FixedDimensionalEncoding, MultiVectorIndex, TokenStore
+from rag.index.multivector import FixedDimensionalEncoding, MultiVectorIndex, TokenCodec, TokenStore
 from rag.index.multivector.candidates import AT_LEAST, WIDER, narrowed
 from rag.index.multivector.centroids import CentroidIndex, learn_centroids
 from rag.index.protocol import Matches
@@ -40,13 +40,18 @@ WITH_TRAINED = ("scifact", "squad_train_sample")  # the latter's training questi
 BUDGETS = (100, 300, 1000)
 RANKED = 200  # candidates that are ranked by MaxSim where quality is compared
 K = 10
-CODECS = ("float16", "int8", "sign")
+CODECS: tuple[TokenCodec, ...] = ("float16", "int8", "sign")
+NARROWED: tuple[TokenCodec, ...] = ("int8", "sign")
 ENCODINGS = {
     "FDE 4/8/20": (4, 8, True),
     "FDE 4/16/20": (4, 16, True),
     "FDE 5/16/20": (5, 16, True),
     "FDE 5/16/20, no fill": (5, 16, False),
 }
+
+
+Search: TypeAlias = Callable[[Encoded, int], Ids]
+"""The ten best of queries, by so many threads."""
 
 
 @dataclass
@@ -60,11 +65,11 @@ class Study:
     """By contender: recall@10 and queries a CPU second."""
 
 
-def stores(data: Collection, codecs: Sequence[str]) -> dict[str, TokenStore]:
+def stores(data: Collection, codecs: Sequence[TokenCodec]) -> dict[str, TokenStore]:
     """The documents' tokens in each codec."""
-    held = {}
+    held: dict[str, TokenStore] = {}
     for codec in codecs:
-        held[codec] = TokenStore(data.documents.tokens.shape[1], codec)  # type: ignore[arg-type]
+        held[codec] = TokenStore(data.documents.tokens.shape[1], codec)
         held[codec].add(np.arange(len(data.texts)), data.documents.tokens, data.documents.offsets)
     return held
 
@@ -175,14 +180,14 @@ def late(data: Collection, cache: Path) -> list[str]:
     return lines
 
 
-def brute_force(data: Collection) -> Callable[[np.ndarray[Any, Any], Ids], Ids]:
+def brute_force(data: Collection) -> Search:
     """MaxSim of NumPy: one product with all tokens, and the largest of each document."""
     tokens, starts = data.documents.tokens, data.documents.offsets[:-1]
 
-    def search(queries: Any, offsets: Ids) -> Ids:
+    def search(queries: Encoded, threads: int) -> Ids:
         found = []
-        for begin, end in pairwise(offsets.tolist()):
-            best = np.maximum.reduceat(queries[begin:end] @ tokens.T, starts, axis=1).sum(0)
+        for begin, end in pairwise(queries.offsets.tolist()):
+            best = np.maximum.reduceat(queries.tokens[begin:end] @ tokens.T, starts, axis=1).sum(0)
             top = np.argpartition(-best, K)[:K]
             found.append(top[np.argsort(-best[top])])
         return np.array(found)
@@ -190,41 +195,43 @@ def brute_force(data: Collection) -> Callable[[np.ndarray[Any, Any], Ids], Ids]:
     return search
 
 
-def contenders(
-    data: Collection, held: dict[str, TokenStore], threads: int
-) -> dict[str, tuple[bool, Callable[[Any, Any, Any], Ids]]]:
-    """By name: whether it is ours, and its search of (tokens, offsets, vectors)."""
-    found: dict[str, tuple[bool, Callable[[Any, Any, Any], Ids]]] = {}
-    for codec, store in held.items():
-        found[f"all documents, {codec}"] = (
-            True,
-            lambda t, o, v, store=store: store.maxsim(t, o, K, threads=threads).ids,
-        )
+def contenders(data: Collection, held: dict[str, TokenStore]) -> dict[str, tuple[bool, Search]]:
+    """By name: whether it is ours, and its search."""
     dim, size = data.documents.tokens.shape[1], data.documents.vectors.shape[1]
-    for codec in held:
-        index = MultiVectorIndex(dim, "given", vector_dim=size, tokens=codec)  # type: ignore[arg-type]
-        found[f"single vector, then centroids, {codec}"] = True, filled(index, data, threads)
+    found: dict[str, tuple[bool, Search]] = {}
+    for codec, store in held.items():
+        found[f"all documents, {codec}"] = True, comparing_all(store)
+    for codec in NARROWED:
+        index = MultiVectorIndex(dim, "given", vector_dim=size, tokens=codec)
+        found[f"single vector, then centroids, {codec}"] = True, searching(index, data)
     index = MultiVectorIndex(dim, "given", vector_dim=size, tokens="int8", centroids=False)
-    found["single vector, int8"] = True, filled(index, data, threads)
-    found["centroids, int8"] = True, filled(MultiVectorIndex(dim, "centroids", tokens="int8"), data, threads)
-    index = MultiVectorIndex(dim, "fde", tokens="int8", centroids=False)
-    found["FDE in pq, int8"] = True, filled(index, data, threads)
-    numpy = brute_force(data)
-    found["NumPy, all documents"] = False, lambda t, o, v: numpy(t, o)
+    found["single vector, int8"] = True, searching(index, data)
+    found["centroids, int8"] = True, searching(MultiVectorIndex(dim, "centroids", tokens="int8"), data)
+    found["FDE in pq, int8"] = True, searching(MultiVectorIndex(dim, "fde", tokens="int8", centroids=False), data)
+    found["NumPy, all documents"] = False, brute_force(data)
     return found
 
 
-def filled(index: MultiVectorIndex, data: Collection, threads: int) -> Callable[[Any, Any, Any], Ids]:
-    """Searches in an index of the documents with as many candidates as it takes for 0.99, as it thinks by itself."""
+def comparing_all(store: TokenStore) -> Search:
+    return lambda queries, threads: store.maxsim(queries.tokens, queries.offsets, K, threads=threads).ids
+
+
+def searching(index: MultiVectorIndex, data: Collection) -> Search:
+    """In an index of the documents, by as many candidates as it takes for 0.99, as it thinks by itself."""
     given = index.generator == "given"
     documents = data.documents
     vectors = documents.vectors if given else None
     index.add(np.arange(len(data.texts)), documents.tokens, documents.offsets, vectors)
-    return lambda t, o, v: index.search(t, o, K, vectors=v if given else None, recall=0.99, threads=threads).ids
+
+    def search(queries: Encoded, threads: int) -> Ids:
+        own = queries.vectors if given else None
+        return index.search(queries.tokens, queries.offsets, K, vectors=own, recall=0.99, threads=threads).ids
+
+    return search
 
 
 def speed(
-    data: Collection, held: dict[str, TokenStore], truth: Ids, threads: int, passes: int, count: int
+    data: Collection, searches: dict[str, tuple[bool, Search]], truth: Ids, threads: int, passes: int, count: int
 ) -> dict[str, tuple[bool, float, float]]:
     """By contender: whether it is ours, recall@10, and queries a second, one question a call."""
     some = data.queries.take(np.arange(min(count, len(data.questions))))
@@ -233,12 +240,11 @@ def speed(
     seconds: dict[str, list[float]] = {}
     clock = time.process_time if threads == 1 else time.perf_counter
     with threadpool_limits(threads):
-        searches = contenders(data, held, threads)
         for _ in range(passes):
             for name, (ours, search) in searches.items():
                 few = asked if ours else asked[: max(len(asked) // 5, 1)]
                 start = clock()
-                found = np.concatenate([search(q.tokens, q.offsets, q.vectors) for q in few])
+                found = np.concatenate([search(query, threads) for query in few])
                 seconds.setdefault(name, []).append((clock() - start) / len(few))
                 result[name] = ours, share(found, truth[: len(few)]), 0.0
     return {name: (ours, recall, 1 / float(np.median(seconds[name]))) for name, (ours, recall, _) in result.items()}
@@ -278,8 +284,9 @@ def study(data: Collection, threads: Sequence[int], passes: int, count: int) -> 
             rows.append(harness.compare(f"{data.name}, {way}", "ndcg@10", "", value, single, ndcg["single vector"], 1))
     lines += ["", "| search, one question a call | threads | recall@10 | queries/s |", "|---|---|---|---|"]
     speeds = {}
+    searches = contenders(data, held)
     for width in threads:
-        rates = speed(data, held, truth, width, passes, count)
+        rates = speed(data, searches, truth, width, passes, count)
         _, _, slow = rates["NumPy, all documents"]
         for name, (mine, recall, qps) in rates.items():
             lines.append(f"| {name} | {width} | {recall:.4f} | {qps:,.1f} |")
