@@ -19,13 +19,10 @@ from rag.evaluate.datasets import records
 from rag.models import ChatModel
 from rag.operators.indexing.sentences import sentences
 from rag.operators.pre_retrieval import ReverseHyDE
-from rag.relevance import CandidateLists, candidate_lists
-from rag.relevance.training import Progress
 from rag.types import Chunk
 
-__all__ = ["LabelledQuery", "candidates", "read_labels", "read_qrels", "synthetic_queries"]
+__all__ = ["LabelledQuery", "read_labels", "read_qrels", "relevant_chunks", "synthetic_queries"]
 
-_BLOCK = 256
 _COLUMNS = {"query": ("query",), "document": ("document", "doc"), "label": ("label", "relevance", "clicked")}
 
 
@@ -101,35 +98,11 @@ def synthetic_queries(
     return made
 
 
-def candidates(
-    collection: Collection, queries: list[LabelledQuery], k: int = 100, progress: Progress | None = None
-) -> CandidateLists:
-    """What a dense search for the k nearest chunks finds for labelled queries, with their labels.
+def relevant_chunks(collection: Collection, queries: list[LabelledQuery]) -> list[NDArray[np.int64]]:
+    """The ids of the chunks that are relevant to each query: those of its documents count too.
 
     Raises InputError when the collection has none of the documents that are labelled.
     """
-    if not len(collection):
-        raise InputError(f"{collection.path} holds nothing to search in", hint=f"rag index {collection.path} PATH")
-    members = _chunks_of(collection, queries)
-    width = min(k, len(collection))
-    scores, labels = np.zeros((len(queries), width), np.float32), np.zeros((len(queries), width), bool)
-    counts, vectors = np.zeros(len(queries), np.int64), np.zeros((len(queries), collection.dim), np.float32)
-    for start in range(0, len(queries), _BLOCK):
-        block = queries[start : start + _BLOCK]
-        own = slice(start, start + len(block))
-        vectors[own] = collection.encoder.encode_queries([query.text for query in block])
-        for row, hits in enumerate(collection.search_dense(vectors[own], width), start):
-            relevant = np.array([*queries[row].chunks, *(c for d in queries[row].documents for c in members[d])], int)
-            counts[row] = len(hits)
-            scores[row, : len(hits)] = hits.scores
-            labels[row, : len(hits)] = np.isin(hits.ids, relevant)
-        if progress is not None:
-            progress("searching", start + len(block), len(queries))
-    return candidate_lists(scores, vectors, labels, np.arange(width) < counts[:, None])
-
-
-def _chunks_of(collection: Collection, queries: list[LabelledQuery]) -> Mapping[str, NDArray[np.int64]]:
-    """The chunks of every labelled document."""
     named = {document for query in queries for document in query.documents}
     there = collection.documents()
     if named and not named & there.keys():
@@ -139,7 +112,8 @@ def _chunks_of(collection: Collection, queries: list[LabelledQuery]) -> Mapping[
             hint=f"labels name documents such as {some!r}, the collection such as {known!r}",
         )
     none = np.zeros(0, np.int64)
-    return {document: collection.chunk_ids(document) if document in there else none for document in named}
+    members = {document: collection.chunk_ids(document) if document in there else none for document in named}
+    return [np.array([*q.chunks, *(c for d in q.documents for c in members[d])], np.int64) for q in queries]
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

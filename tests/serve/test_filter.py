@@ -11,12 +11,13 @@ import pytest
 
 from rag.collection import Collection
 from rag.errors import InputError, NotFoundError
-from rag.evaluate.judgements import candidates, read_labels, read_qrels, synthetic_queries
+from rag.evaluate.candidates import find_candidates, scorers_of
+from rag.evaluate.judgements import LabelledQuery, read_labels, read_qrels, synthetic_queries
 from rag.models.scripted import ScriptedModel
 from rag.operators.post_retrieval import RelevanceFilter
 from rag.operators.retrieval import Dense
 from rag.pipelines import Pipeline
-from rag.relevance import METHODS, load_model
+from rag.relevance import METHODS, CandidateLists, load_models
 from rag.types import Chunk, Document
 from tests.serve.conftest import RagCommand
 
@@ -41,6 +42,10 @@ def kb(tmp_path: Path) -> Path:
             writer.add(documents, chunks, made.encoder.encode_documents(texts))
             writer.commit()
     return path
+
+
+def candidates(collection: Collection, asked: list[LabelledQuery], k: int) -> CandidateLists:
+    return find_candidates(collection, asked, {"dense": scorers_of(collection, k)["dense"]}).lists("dense")
 
 
 def spans(text: str) -> list[tuple[int, int]]:
@@ -111,9 +116,9 @@ def test_a_filter_is_trained_into_the_collection_and_used(rag: RagCommand, kb: P
     pytest.importorskip("torch")
     done = rag("filter", "train", kb, "--labels", labels, "-k", "20")
     assert done.code == 0
-    assert "80 queries" in done.out
-    model = load_model(kb / "relevance" / "default.safetensors")
-    assert (set(model.methods), model.k, model.metric) == (set(METHODS), 20, "cosine")
+    assert "80 queries" in "".join(done.out.split("\n"))
+    model = load_models(kb / "relevance" / "default.safetensors")["dense"]
+    assert (set(model.methods), model.k, model.scorer) == (set(METHODS), 20, "dense")
     with Collection.open(kb) as collection:
         assert model.encoder == collection.encoder.fingerprint
         pipeline = Pipeline(
@@ -127,7 +132,7 @@ def test_a_filter_is_trained_into_the_collection_and_used(rag: RagCommand, kb: P
         assert collection.verify().ok
     named = rag("filter", "train", kb, "--synthetic", "60", "-k", "20", "--name", "other", "--json").json
     assert named["model"].endswith("relevance/other.safetensors")
-    assert named["best"] in METHODS
+    assert named["scorers"]["dense"]["best"] in METHODS
 
 
 @pytest.mark.torch
@@ -141,7 +146,7 @@ def test_the_report_compares_all_methods(rag: RagCommand, kb: Path, labels: Path
     assert "is recommended" in done.out
     assert max(map(len, done.out.splitlines())) <= 120
     text = page.read_text(encoding="utf-8")
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 6
     assert "http" not in text
     Balanced().feed(text)
     found = rag("filter", "report", kb, "--labels", labels, "-k", "20", "--json").json
@@ -197,5 +202,6 @@ def test_without_torch_the_rest_is_trained(rag: RagCommand, kb: Path, labels: Pa
     done = rag("filter", "train", kb, "--labels", labels, "-k", "20", "--json")
     assert done.code == 0
     assert "without torch no adapters are trained" in done.err
-    assert done.json["best"] in METHODS
-    assert not any("adapter" in name for name in done.json["pr_auc"])
+    dense = done.json["scorers"]["dense"]
+    assert dense["best"] in METHODS
+    assert not any("adapter" in name for name in dense["pr_auc"])
