@@ -16,7 +16,7 @@ from rag.relevance.logistic import fit_logistic, sigmoid
 from rag.relevance.scorers import Scorer
 from rag.relevance.thresholds import OperatingCurve
 
-__all__ = ["ADAPTERS", "COSINES", "METHODS", "FittedMethod", "Method", "RelevanceModel"]
+__all__ = ["ADAPTERS", "LARGEST", "METHODS", "FittedMethod", "Method", "RelevanceModel"]
 
 Method: TypeAlias = Literal[
     "raw", "max", "zscore", "topk", "gap", "platt", "truncation", "adapter", "list_adapter", "joint_adapter"
@@ -25,8 +25,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTERS: tuple[Method, ...] = ("adapter", "list_adapter", "joint_adapter")
 """Adapters that read the query, the list of its scores, and both."""
 
-COSINES = ("dense", "maxsim")
-"""Scorers whose scores lie between -1 and 1."""
+LARGEST: Mapping[str, float] = {"dense": 1.001, "maxsim": 1.1}
+"""What the scores of scorers that give cosines do not exceed; those of stored tokens are less exact."""
 
 _LEAST_SLOPE = 1e-6
 
@@ -87,8 +87,8 @@ class RelevanceModel:
 
     def check(self, lists: CandidateLists) -> None:
         """Raises InputError when scores cannot be those of the scorer."""
-        if self.scorer in COSINES and len(lists) and float(np.abs(lists.scores).max(initial=0)) > 1.001:
-            worst = float(np.abs(lists.scores).max())
+        worst = float(np.abs(lists.scores).max(initial=0))
+        if worst > LARGEST.get(self.scorer, np.inf):
             raise InputError(
                 f"scores up to {worst:.4g} are no cosines, which this relevance model of {self.scorer!r} reads",
                 hint="filter right after what it was trained for, before anything else scores the hits",

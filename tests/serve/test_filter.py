@@ -19,6 +19,7 @@ from rag.operators.retrieval import Dense
 from rag.pipelines import Pipeline
 from rag.relevance import METHODS, CandidateLists, load_models
 from rag.types import Chunk, Document
+from tests.relevance.synthetic import with_relevance_models
 from tests.serve.conftest import RagCommand
 
 WORDS = "sail rope mast keel rudder anchor harbour tide wind wave flour butter sauce roux oven bread yeast salt".split()
@@ -133,6 +134,35 @@ def test_a_filter_is_trained_into_the_collection_and_used(rag: RagCommand, kb: P
     named = rag("filter", "train", kb, "--synthetic", "60", "-k", "20", "--name", "other", "--json").json
     assert named["model"].endswith("relevance/other.safetensors")
     assert named["scorers"]["dense"]["best"] in METHODS
+
+
+def test_ask_uses_a_trained_filter_and_says_why(rag: RagCommand, kb: Path, tmp_path: Path):
+    plain = rag("ask", kb, "what is topic7", "--json").json
+    assert plain.keys() == {"question", "answer"}
+    with Collection.open(kb) as collection:
+        with_relevance_models(collection, ("dense", "fused", "bm25"))
+    for by in ("dense", "hybrid"):
+        found = rag("ask", kb, "what is topic7", "--by", by, "--json").json
+        assert found["route"] in ("relevant", "no_relevant")
+        assert 0 <= found["filtering"]["answerable"] <= 1
+        assert found["answer"]["found"] <= (found["route"] == "relevant")
+        done = rag("ask", kb, "what is topic7", "--by", by)
+        assert f"{found['route']}: " in done.out
+    assert rag("ask", kb, "what is topic7", "--unfiltered", "--json").json == plain
+    (kb / "relevance" / "default.safetensors").write_bytes(b"damaged")
+    assert "no relevance model, or damaged" in rag("ask", kb, "what is topic7").err
+
+
+def test_a_pipeline_can_be_calibrated_by_name(rag: RagCommand, kb: Path, labels: Path, tmp_path: Path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("name: mine\nflow:\n  - dense: {k: 30}\n  - mmr: {k: 20}\n")
+    done = rag("filter", "train", kb, "--labels", labels, "-k", "20", "--scorer", "dense", "--scorer", f"mmr={mine}")
+    assert done.code == 0
+    models = load_models(kb / "relevance" / "default.safetensors")
+    assert set(models) == {"dense", "mmr"}
+    assert models["mmr"].k == 20
+    wrong = rag("filter", "train", kb, "--labels", labels, "--scorer", "dens")
+    assert (wrong.code, "'dens' is none of dense, bm25" in wrong.err) == (2, True)
 
 
 @pytest.mark.torch

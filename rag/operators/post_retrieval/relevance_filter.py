@@ -46,13 +46,14 @@ class Filtering:
         """What was found, in words, for one who asked."""
         if not self.n_in:
             return "nothing was found"
-        told = f"{self.n_kept} of {self.n_in} hits are relevant" if self.n_kept else "nothing found is relevant"
-        if self.relevance is not None:
-            told += f": best relevance {self.relevance:.2f}"
+        best = "" if self.relevance is None else f"best relevance {self.relevance:.2f}"
         if self.answerable is not None and self.least_answerable is not None:
-            sign = "<" if self.answerable < self.least_answerable else ">="
-            told += f", answerable {self.answerable:.2f} {sign} {self.least_answerable:.2f}"
-        return told
+            if self.answerable < self.least_answerable:
+                told = f"chance of an answer {self.answerable:.2f}, below {self.least_answerable:.2f}"
+                return f"nothing is relevant: {told}; {best}"
+            best += f", chance of an answer {self.answerable:.2f}"
+        told = f"{self.n_kept} of {self.n_in} hits are relevant" if self.n_kept else "nothing is relevant"
+        return f"{told}: {best}" if best else told
 
 
 class Filtered(NamedTuple):
