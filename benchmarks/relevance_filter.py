@@ -103,8 +103,8 @@ def notes() -> str:
     return (
         f"{K} candidates of all-MiniLM-L6-v2. PR AUC is pooled over pairs, with the 95 % interval of {RESAMPLED} "
         "resamples of the queries. `filtered@95`: candidates removed where just 95 % of what is relevant is kept; then "
-        "what the threshold for 95 % that was set in training did here. `auroc_unanswerable`: the best value of a question "
-        f"against that with everything relevant taken out. {harness.machine()}."
+        "what the threshold for 95 % that was set in training did here. `auroc_unanswerable`: the best value of a "
+        f"question against that with everything relevant taken out. {harness.machine()}."
     )
 
 
