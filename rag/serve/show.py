@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -14,10 +14,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from rag.collection import TokenMatch
-from rag.operators.post_retrieval.relevance_filter import Filtering
 from rag.pipelines.events import Span
 from rag.serve.matches import print_matches
 from rag.types import Answer, Chunk, Citation, Hits, State
+
+if TYPE_CHECKING:
+    from rag.operators.post_retrieval.relevance_filter import Filtering
 
 __all__ = [
     "Progress",
