@@ -14,26 +14,30 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import harness
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.collection import Collection
-from rag.errors import NotFoundError
+from rag.errors import InputError, NotFoundError
 from rag.evaluate import Dataset, collection_of, find
-from rag.evaluate.judgements import LabelledQuery, candidates, synthetic_queries
+from rag.evaluate.candidates import Candidates, find_candidates, fit_scorers, scorers_of
+from rag.evaluate.judgements import LabelledQuery, synthetic_queries
+from rag.evaluate.splits import extrapolation, resttest
 from rag.operators.post_retrieval import RelevanceFilter
+from rag.operators.retrieval import Fuse
 from rag.relevance import (
     METHODS,
     CandidateLists,
     FittedMethod,
+    Method,
     Recipe,
     RelevanceModel,
-    candidate_lists,
     fit,
-    save_model,
+    save_models,
 )
 from rag.relevance.mappings import MAPPINGS
 from rag.relevance.measures import auroc, calibration_error, cut, pr_auc
@@ -45,17 +49,21 @@ K = 100
 SPARE = 8  # further candidates, that move up where relevant ones are taken out
 RESAMPLED = 50
 OURS = "list_adapter"
+SPLIT: tuple[Method, ...] = ("zscore", "truncation", "adapter", "list_adapter")
 BASELINES = ("raw", "max", "zscore", "topk", "gap", "platt", "truncation")
 
 
 @dataclass
 class Lists:
-    """Candidate lists of one data set: to train, to test, and the latter without what is relevant."""
+    """Candidate lists of one data set: to train, to test, and the latter without what is relevant; and what all scorers
+    found for the first two."""
 
     train: CandidateLists
     test: CandidateLists
     gone: CandidateLists
     synthetic: CandidateLists
+    learned: Candidates
+    asked: Candidates
 
 
 @dataclass
@@ -108,14 +116,24 @@ def lists_of(dataset: Dataset, collection: Collection, most: int) -> Lists:
     except NotFoundError:
         order = np.random.default_rng(0).permutation(len(test))
         train, test = [test[i] for i in order[len(test) // 3 :]], [test[i] for i in order[: len(test) // 3]]
-    found = candidates(collection, test, K + SPARE)
-    made = synthetic_queries(collection, min(most, 2000))
-    return Lists(
-        candidates(collection, train, K),
-        first(found),
-        first(found.without_relevant()),
-        candidates(collection, made, K),
+    deep = scorers_of(collection, K + SPARE)
+    learned, asked = (find_candidates(collection, queries, deep) for queries in (train, test))
+    made = find_candidates(
+        collection, synthetic_queries(collection, min(most, 2000)), {"dense": scorers_of(collection, K)["dense"]}
     )
+    return Lists(
+        top(learned).lists("dense"),
+        top(asked).lists("dense"),
+        top(asked.without_relevant()).lists("dense"),
+        made.lists("dense"),
+        learned,
+        asked,
+    )
+
+
+def top(found: Candidates) -> Candidates:
+    """The first K hits of each list."""
+    return replace(found, hits={scorer: [h.top(K) for h in own] for scorer, own in found.hits.items()})
 
 
 def labelled(dataset: Dataset) -> list[LabelledQuery]:
@@ -123,10 +141,6 @@ def labelled(dataset: Dataset) -> list[LabelledQuery]:
         LabelledQuery(query.text, frozenset(d for d, grade in dataset.qrels[i].items() if grade > 0))
         for i, query in dataset.queries.items()
     ]
-
-
-def first(lists: CandidateLists) -> CandidateLists:
-    return candidate_lists(lists.scores[:, :K], lists.queries, lists.judged[:, :K], lists.mask[:, :K])
 
 
 def study(name: str, collection: Collection, lists: Lists) -> Study:
@@ -160,8 +174,81 @@ def study(name: str, collection: Collection, lists: Lists) -> Study:
             name, "pr_auc of the adapter", "", figures["adapter"]["pr_auc"], ("raw", ""), figures["raw"]["pr_auc"], 1
         )
     )
-    found.lines += ["", *variants(lists), "", *costs(collection, model, lists)]
+    lines, rows = scorers(name, lists)
+    found.lines += ["", *lines, "", *memorised(lists), "", *variants(lists), "", *costs(collection, model, lists)]
+    found.rows += rows
     return found
+
+
+def scorers(name: str, lists: Lists) -> tuple[list[str], list[harness.Row]]:
+    """Every scorer, calibrated on the training questions; and its lists as judges of whether there is an answer."""
+    models = fit_scorers(top(lists.learned), methods=("truncation",)).models
+    asked, gone = (top(each).fused(models, K) for each in (lists.asked, lists.asked.without_relevant()))
+    ndcg = {scorer: gain(own, lists.asked) for scorer, own in asked.hits.items()}
+    for method in ("rrf", "weighted"):
+        pairs = zip(asked.hits["dense"], asked.hits["bm25"], strict=True)
+        ndcg[method] = gain([Fuse(method=method, k=K).run(list(pair)) for pair in pairs], lists.asked)  # type: ignore[arg-type]
+    lines = ["| scorer | nDCG@10 | PR AUC raw | calibrated | ECE | auroc_unanswerable, best score | by the list |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    unanswerable = {}
+    for scorer, model in models.items():
+        own, without, fitted = asked.lists(scorer), gone.lists(scorer), model.method("truncation")
+        chances, had = fitted.relevance(fitted.scorer(own).values), own.judged.any(axis=1)
+        best = auroc(own.scores[had, 0], without.scores[had, 0])
+        unanswerable[scorer] = auroc(model.answerable(own)[had], model.answerable(without)[had])
+        lines.append(
+            f"| {scorer} | {ndcg[scorer]:.4f} | {pr_auc(own.masked(own.scores), own.judged):.4f} | "
+            f"{pr_auc(own.masked(chances), own.judged):.4f} | "
+            f"{calibration_error(chances[own.mask], own.judged[own.mask]):.4f} | {best:.3f} | "
+            f"{unanswerable[scorer]:.3f} |"
+        )
+    lines += [f"| {method} | {ndcg[method]:.4f} | | | | | |" for method in ("rrf", "weighted")]
+    rows = [
+        harness.compare(name, "nDCG@10 of fusion", "", ndcg["fused"], (peer, ""), ndcg[peer], 1)
+        for peer in ("rrf", "weighted")
+    ]
+    rows.append(
+        harness.compare(
+            name, "auroc_unanswerable by the list", "", unanswerable["fused"], ("dense", ""), unanswerable["dense"], 1
+        )
+    )
+    return lines, rows
+
+
+def gain(hits: list[Hits], found: Candidates) -> float:
+    """Mean nDCG@10, every relevant chunk of one grade."""
+    discount = 1 / np.log2(np.arange(2, 12))
+    values = [
+        float((np.isin(h.ids[:10], own) * discount[: min(10, len(h))]).sum() / discount[: len(own)].sum())
+        for h, own in zip(hits, found.relevant, strict=True)
+    ]
+    return float(np.mean(values))
+
+
+def memorised(lists: Lists) -> list[str]:
+    """How well the hits with a relevance of a half are what is relevant (F1 of a question), for questions like those of
+    the training and unlike them; z-score, which learns two numbers, tells how much harder the latter are by
+    themselves."""
+    lines = ["| F1, ReSTTest with 5 buckets | interpolation | extrapolation | drop |", "|---|---|---|---|"]
+    test = lists.test.take(np.flatnonzero(lists.test.judged.any(axis=1)))
+    assert lists.train.queries is not None
+    assert test.queries is not None
+    try:
+        rotations = resttest(lists.train.queries, test.queries)
+    except InputError as error:
+        return [f"No interpolation and extrapolation: {error.message}."]
+    for method in SPLIT:
+
+        def judge(train: NDArray[np.int64], rows: NDArray[np.int64], method: Method = method) -> NDArray[np.float64]:
+            fitted = fit(lists.train.take(train), encoder="", methods=(method,)).methods[method]
+            some = test.take(rows)
+            kept = fitted.scorer(some).values >= fitted.value_of(0.5)
+            return 2 * (kept & some.judged).sum(axis=1) / (kept.sum(axis=1) + some.judged.sum(axis=1))
+
+        one = extrapolation(rotations, judge)
+        cells = [f"{p.mean:.4f} ({p.low:.3f} to {p.high:.3f})" for p in (one.interpolation, one.extrapolation)]
+        lines.append(f"| {method} | {' | '.join(cells)} | {one.drop:.1%} |")
+    return lines
 
 
 def measured(method: FittedMethod, lists: Lists) -> dict[str, float]:
@@ -211,7 +298,7 @@ def variants(lists: Lists) -> list[str]:
 def costs(collection: Collection, model: RelevanceModel, lists: Lists) -> list[str]:
     """Of the operator, on one thread, for batches of 256."""
     path = collection.path / "relevance" / "benchmark.safetensors"
-    save_model(model, path)
+    save_models([model], path)
     some = [row % len(lists.test) for row in range(256)]
     queries = [Query("", vector=lists.test.queries[row]) for row in some]  # type: ignore[index]
     hits = [Hits(np.arange(K), lists.test.scores[row]) for row in some]

@@ -19,17 +19,16 @@ from rag.evaluate.datasets import records
 from rag.models import ChatModel
 from rag.operators.indexing.sentences import sentences
 from rag.operators.pre_retrieval import ReverseHyDE
-from rag.relevance import CandidateLists, candidate_lists
 from rag.relevance.training import Progress
 from rag.types import Chunk
 
 __all__ = [
     "LabelledQuery",
     "Searched",
-    "candidates",
     "read_labels",
     "read_qrels",
     "read_queries",
+    "relevant_chunks",
     "searched",
     "synthetic_queries",
 ]
@@ -117,6 +116,24 @@ def synthetic_queries(
     return made
 
 
+def relevant_chunks(collection: Collection, queries: list[LabelledQuery]) -> list[NDArray[np.int64]]:
+    """The ids of the chunks that are relevant to each query: those of its documents count too.
+
+    Raises InputError when the collection has none of the documents that are labelled.
+    """
+    named = {document for query in queries for document in query.documents}
+    there = collection.documents()
+    if named and not named & there.keys():
+        some, known = sorted(named)[0], next(iter(there), "")
+        raise InputError(
+            f"none of the {len(named)} labelled documents is in {collection.path}",
+            hint=f"labels name documents such as {some!r}, the collection such as {known!r}",
+        )
+    none = np.zeros(0, np.int64)
+    members = {document: collection.chunk_ids(document) if document in there else none for document in named}
+    return [np.array([*q.chunks, *(c for d in q.documents for c in members[d])], np.int64) for q in queries]
+
+
 @dataclass(frozen=True, eq=False)
 class Searched:
     """What a dense search found for n queries, k chunks each, best first.
@@ -140,7 +157,7 @@ def searched(
     """
     if not len(collection):
         raise InputError(f"{collection.path} holds nothing to search in", hint=f"rag index {collection.path} PATH")
-    members = _chunks_of(collection, queries)
+    relevant = relevant_chunks(collection, queries)
     shape = len(queries), min(k, len(collection))
     ids, scores, labels = np.full(shape, -1, np.int64), np.zeros(shape, np.float32), np.zeros(shape, bool)
     vectors = np.zeros((len(queries), collection.dim), np.float32)
@@ -149,34 +166,11 @@ def searched(
         own = slice(start, start + len(block))
         vectors[own] = collection.encoder.encode_queries([query.text for query in block])
         for row, hits in enumerate(collection.search_dense(vectors[own], shape[1]), start):
-            relevant = np.array([*queries[row].chunks, *(c for d in queries[row].documents for c in members[d])], int)
             ids[row, : len(hits)], scores[row, : len(hits)] = hits.ids, hits.scores
-            labels[row, : len(hits)] = np.isin(hits.ids, relevant)
+            labels[row, : len(hits)] = np.isin(hits.ids, relevant[row])
         if progress is not None:
             progress("searching", start + len(block), len(queries))
     return Searched(vectors, ids, scores, labels)
-
-
-def candidates(
-    collection: Collection, queries: list[LabelledQuery], k: int = 100, progress: Progress | None = None
-) -> CandidateLists:
-    """What `searched` finds, as candidate lists; raises as it does."""
-    found = searched(collection, queries, k, progress)
-    return candidate_lists(found.scores, found.vectors, found.labels, found.ids >= 0)
-
-
-def _chunks_of(collection: Collection, queries: list[LabelledQuery]) -> Mapping[str, NDArray[np.int64]]:
-    """The chunks of every labelled document."""
-    named = {document for query in queries for document in query.documents}
-    there = collection.documents()
-    if named and not named & there.keys():
-        some, known = sorted(named)[0], next(iter(there), "")
-        raise InputError(
-            f"none of the {len(named)} labelled documents is in {collection.path}",
-            hint=f"labels name documents such as {some!r}, the collection such as {known!r}",
-        )
-    none = np.zeros(0, np.int64)
-    return {document: collection.chunk_ids(document) if document in there else none for document in named}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -9,7 +9,7 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag.errors import NotFoundError, did_you_mean
-from rag.evaluate.significance import holm, randomisation_test
+from rag.evaluate.significance import Interval, bootstrap, holm, randomisation_test
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +29,10 @@ class RunResult:
     """Query id -> seconds of the call that answered it."""
     seconds: float
     """All calls together."""
+
+    def interval(self, measure: str) -> Interval:
+        """The mean with its 95 % bootstrap interval."""
+        return bootstrap(list(self.values[measure].values()))
 
     def mean(self, measure: str) -> float:
         """Over the queries; 0 where there are none."""
@@ -51,6 +55,9 @@ class Comparison(NamedTuple):
     measure: str
     mean: float
     difference: float
+    low: float
+    high: float
+    """Ends of the 95 % bootstrap interval of the difference."""
     p: float
     """Of the paired randomisation test."""
     corrected: float
@@ -82,13 +89,17 @@ class Report:
             for measure in self.measures
             if run != against and measure in result.values and measure in base.values
         ]
-        p_values = []
+        p_values, differences = [], []
         for run, measure in pairs:
-            ours, theirs = self.runs[run].values[measure], base.values[measure]
-            p_values.append(randomisation_test(list(ours.values()), [theirs[query] for query in ours]))
+            ours = self.runs[run].values[measure]
+            theirs = [base.values[measure][query] for query in ours]
+            p_values.append(randomisation_test(list(ours.values()), theirs))
+            differences.append(bootstrap([a - b for a, b in zip(ours.values(), theirs, strict=True)]))
         return [
-            Comparison(run, measure, mean := self.runs[run].mean(measure), mean - base.mean(measure), p, corrected)
-            for (run, measure), p, corrected in zip(pairs, p_values, holm(p_values), strict=True)
+            Comparison(run, measure, self.runs[run].mean(measure), *difference, p, corrected)
+            for (run, measure), difference, p, corrected in zip(
+                pairs, differences, p_values, holm(p_values), strict=True
+            )
         ]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -103,6 +114,7 @@ class Report:
         runs = {
             name: {
                 "means": {measure: run.mean(measure) for measure in run.values},
+                "intervals": {measure: run.interval(measure)[1:] for measure in run.values},
                 "queries_per_second": run.queries_per_second,
                 "latency_p50": run.latency(50),
                 "latency_p95": run.latency(95),
@@ -121,8 +133,9 @@ class Report:
         }
         return json.dumps(content, indent=1, ensure_ascii=False)
 
-    def table(self, baseline: str | None = None) -> Table:
-        """A rich table; an arrow marks what is significantly above or below the baseline (p < 0.05 after Holm)."""
+    def table(self, baseline: str | None = None, *, intervals: bool = False) -> Table:
+        """A rich table; an arrow marks what is significantly above or below the baseline (p < 0.05 after Holm). With
+        `intervals` each mean has its 95 % bootstrap interval."""
         from rich.table import Table
 
         against = self._baseline(baseline)
@@ -134,7 +147,9 @@ class Report:
             table.add_column(heading, justify="right")
         for name, run in self.runs.items():
             cells = [
-                f"{run.mean(measure):.3f}{marks.get((name, measure), ' ')}" if measure in run.values else ""
+                f"{run.mean(measure):.3f}{_ends(run, measure) if intervals else ''}{marks.get((name, measure), ' ')}"
+                if measure in run.values
+                else ""
                 for measure in self.measures
             ]
             times = [f"{run.queries_per_second:,.0f}", f"{run.latency(50) * 1e3:.2f}", f"{run.latency(95) * 1e3:.2f}"]
@@ -147,3 +162,8 @@ class Report:
         if name not in self.runs:
             raise NotFoundError(f"no run {name!r} to compare with", hint=did_you_mean(name, self.runs))
         return name
+
+
+def _ends(run: RunResult, measure: str) -> str:
+    _, low, high = run.interval(measure)
+    return f" ({low:.3f} to {high:.3f})"

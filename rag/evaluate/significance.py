@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rag.errors import InputError
 
-__all__ = ["holm", "randomisation_test"]
+__all__ = ["Interval", "bootstrap", "holm", "randomisation_test"]
 
 BLOCK = 1 << 22  # signs drawn at a time
 
@@ -41,6 +42,30 @@ def randomisation_test(ours: ArrayLike, theirs: ArrayLike, *, samples: int = 10_
         extreme += int((abs(signs @ difference) >= reached).sum())
         left -= rows
     return (extreme + 1) / (samples + 1)  # the observed order is one of the swaps
+
+
+class Interval(NamedTuple):
+    """A mean, and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: ArrayLike, *, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of values float[n] with its percentile bootstrap interval (Efron 1979): n values are drawn with
+    replacement `samples` times. For two runs on the same queries give their differences. NaN without values."""
+    table = np.asarray(values, np.float64)
+    if table.ndim != 1 or not 0 < level < 1:
+        raise InputError(f"a bootstrap of values {table.shape} at level {level}, expected (n,) and 0 to 1")
+    if not len(table):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    generator = np.random.default_rng(seed)
+    rows = max(1, BLOCK // len(table))
+    blocks = [min(rows, samples - at) for at in range(0, samples, rows)]
+    means = [table[generator.integers(0, len(table), (block, len(table)))].mean(axis=1) for block in blocks]
+    low, high = np.quantile(np.concatenate(means), ((1 - level) / 2, (1 + level) / 2))
+    return Interval(float(table.mean()), float(low), float(high))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

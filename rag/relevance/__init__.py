@@ -1,7 +1,8 @@
 """Relevance filtering: from the scores of a retrieval to what is relevant, and whether anything is."""
 
 from rag.relevance.adapter import CosineAdapter
-from rag.relevance.files import load_model, save_model
+from rag.relevance.answerable import Answerable
+from rag.relevance.files import load_models, save_models
 from rag.relevance.fitting import Recipe, fit, folds
 from rag.relevance.lists import CandidateLists, candidate_lists
 from rag.relevance.model import METHODS, FittedMethod, Method, RelevanceModel
@@ -12,6 +13,7 @@ from rag.relevance.truncation import Truncation
 __all__ = [
     "METHODS",
     "SIMPLE",
+    "Answerable",
     "CandidateLists",
     "CosineAdapter",
     "FittedMethod",
@@ -23,7 +25,7 @@ __all__ = [
     "candidate_lists",
     "fit",
     "folds",
-    "load_model",
-    "save_model",
+    "load_models",
+    "save_models",
     "train_adapter",
 ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.relevance.adapter import Inputs
+from rag.relevance.answerable import Answerable
 from rag.relevance.lists import CandidateLists
 from rag.relevance.mappings import Mapping
 from rag.relevance.measures import pr_auc
@@ -48,20 +49,19 @@ def fit(
     lists: CandidateLists,
     *,
     encoder: str,
-    metric: str = "cosine",
+    scorer: str = "dense",
     methods: Sequence[Method] = METHODS,
     recipe: Recipe = Recipe(),
     progress: Progress | None = None,
 ) -> RelevanceModel:
-    """Fit methods to labelled lists: three fifths of the queries train, one ends the training, and one, which no method
-    sees, calibrates probabilities, sets thresholds and tells which method is best. Methods that learn nothing are
-    calibrated on all queries.
+    """Fit methods to labelled lists of the hits of one scorer (see `RelevanceModel`).
+
+    Three fifths of the queries train, one ends the training, and one, which no method sees, calibrates probabilities,
+    sets thresholds and tells which method is best. Methods that learn nothing are calibrated on all queries.
 
     Raises InputError with fewer than `LEAST_QUERIES` queries that have a relevant candidate, or without candidates that
     are not relevant; MissingExtraError when an adapter is asked for and there is no torch.
     """
-    if metric != "cosine":
-        raise InputError(f"relevance filters read cosines, and the metric is {metric!r}", hint="use metric='cosine'")
     train, stop, held_out = (lists.take(rows) for rows in _dealt(lists, recipe.seed))
     fitted, quality = {}, {}
     for name in methods:
@@ -78,7 +78,8 @@ def fit(
         "pr_auc": {name: round(value, 4) for name, value in quality.items()},
     }
     best = max(fitted, key=lambda name: quality[name])
-    return RelevanceModel(encoder, metric, lists.scores.shape[1], best, fitted, about)
+    answerable = Answerable.fit(train, held_out)
+    return RelevanceModel(encoder, scorer, lists.scores.shape[1], best, fitted, answerable, about)
 
 
 def folds(lists: CandidateLists, count: int, seed: int = 0) -> Iterator[tuple[CandidateLists, CandidateLists]]:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import ConfigError, InputError, did_you_mean
+from rag.relevance.answerable import Answerable
 from rag.relevance.lists import CandidateLists
 from rag.relevance.logistic import fit_logistic, sigmoid
 from rag.relevance.scorers import Scorer
 from rag.relevance.thresholds import OperatingCurve
 
-__all__ = ["ADAPTERS", "METHODS", "FittedMethod", "Method", "RelevanceModel"]
+__all__ = ["ADAPTERS", "LARGEST", "METHODS", "FittedMethod", "Method", "RelevanceModel"]
 
 Method: TypeAlias = Literal[
     "raw", "max", "zscore", "topk", "gap", "platt", "truncation", "adapter", "list_adapter", "joint_adapter"
@@ -23,6 +24,9 @@ Method: TypeAlias = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTERS: tuple[Method, ...] = ("adapter", "list_adapter", "joint_adapter")
 """Adapters that read the query, the list of its scores, and both."""
+
+LARGEST: Mapping[str, float] = {"dense": 1.001, "maxsim": 1.1}
+"""What the scores of scorers that give cosines do not exceed; those of stored tokens are less exact."""
 
 _LEAST_SLOPE = 1e-6
 
@@ -55,17 +59,20 @@ class FittedMethod:
 
 @dataclass(frozen=True, eq=False)
 class RelevanceModel:
-    """Fitted methods for the hits of one encoder and metric, as retrieved `k` at a time.
+    """Fitted methods for the hits of one scorer in the collection of one encoder, as retrieved `k` at a time.
 
-    `encoder` is its fingerprint; `best` is the method with the largest PR AUC on held-out queries. `about` tells how it
-    was fitted, as JSON values.
+    `encoder` is its fingerprint; `scorer` names what scored the hits: "dense" (cosines), "bm25", "maxsim" (divided by
+    the number of the query's tokens), "fused" (log-odds), or another. `best` is the method with the largest PR AUC on
+    held-out queries; `answerable` tells whether anything in a list is relevant. `about` tells how it was fitted, as
+    JSON values.
     """
 
     encoder: str
-    metric: str
+    scorer: str
     k: int
     best: Method
     methods: Mapping[Method, FittedMethod]
+    answerable: Answerable
     about: Mapping[str, Any]
 
     def method(self, name: Method | Literal["best"]) -> FittedMethod:
@@ -79,10 +86,10 @@ class RelevanceModel:
         return found
 
     def check(self, lists: CandidateLists) -> None:
-        """Raises InputError when scores cannot be those of the metric."""
-        if self.metric == "cosine" and len(lists) and float(np.abs(lists.scores).max(initial=0)) > 1.001:
-            worst = float(np.abs(lists.scores).max())
+        """Raises InputError when scores cannot be those of the scorer."""
+        worst = float(np.abs(lists.scores).max(initial=0))
+        if worst > LARGEST.get(self.scorer, np.inf):
             raise InputError(
-                f"scores up to {worst:.4g} are no cosines, which this relevance model reads",
-                hint="filter right after a dense retrieval, before anything else scores the hits",
+                f"scores up to {worst:.4g} are no cosines, which this relevance model of {self.scorer!r} reads",
+                hint="filter right after what it was trained for, before anything else scores the hits",
             )

@@ -101,19 +101,30 @@ def ask(
     by: By = None,
     where: Filter = None,
     recall: Recall = None,
+    unfiltered: Annotated[
+        bool, typer.Option("--unfiltered", help="Answer from the best passages, whether they are relevant or not.")
+    ] = False,
     json_out: Json = False,
 ) -> None:
-    """Answer a question from the documents, with the places it rests on."""
+    """Answer a question from the documents, with the places it rests on.
+
+    Where the collection holds a relevance filter (`rag filter train`), passages that are not relevant are left out, and
+    where none is, that is the answer.
+    """
     from rag.collection import Collection
     from rag.operators.generation import ExtractiveAnswer, Generate
     from rag.operators.post_retrieval import BuildContext
     from rag.pipelines import Pipeline
     from rag.serve.config import load_config
+    from rag.serve.filtered_search import filtered_search
 
     model = llm or load_config().llm
     with Collection.open(kb) as collection:
         answerer: Flow = Generate() if model else ExtractiveAnswer()
-        found = retrieve(by or usual(collection), max(4 * passages, 20), recall)
+        way = by or usual(collection)
+        found = None if unfiltered else filtered_search(collection, way, recall)
+        if found is None:
+            found = retrieve(way, max(4 * passages, 20), recall)
         flow = found >> BuildContext(max_passages=passages) >> answerer
         pipeline = Pipeline(flow, collection=collection, llm=model).bind()
         if question is not None:
@@ -154,7 +165,9 @@ def _answer(pipeline: Pipeline, question: str, where: str | None, json_out: bool
         raise InputError("the question is empty")
     query = Query(question, where)
     if json_out:
-        show.print_json({"question": question, "answer": pipeline.run(query).answer})
+        state = pipeline.run(query)
+        about = {name: state[name] for name in ("route", "filtering") if name in state}
+        show.print_json({"question": question, "answer": state.answer, **about})
         return
     console = show.stdout()
     streamed = False
@@ -168,6 +181,8 @@ def _answer(pipeline: Pipeline, question: str, where: str | None, json_out: bool
                 show.print_citations(event.state.answer)
             else:
                 show.print_answer(event.state.answer)
+            if "filtering" in event.state:
+                show.print_filtering(event.state.route, event.state.filtering)
 
 
 def _converse(pipeline: Pipeline, collection: Collection, where: str | None, json_out: bool) -> None:

@@ -40,6 +40,14 @@ def evaluate(
     token_pool: TokenPool = None,
     llm: Annotated[str | None, typer.Option(help="Language model, for pipelines that need one.")] = None,
     per_query: Annotated[Path | None, typer.Option(help="File for one JSON line for each pipeline and query.")] = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Show 95 % bootstrap intervals of the means.")] = False,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(
+            help="The split that something in the pipelines was trained on: also judge apart the half of the questions "
+            "that is near those (interpolation) and the other one (extrapolation)."
+        ),
+    ] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON, per-query values included.")] = False,
 ) -> None:
     """Measure pipelines on a data set and compare them, with significance.
@@ -51,6 +59,7 @@ def evaluate(
     from rag.encoders import DEFAULT, load_multi_vector
     from rag.evaluate import collection_of, find
     from rag.evaluate import evaluate as measure_runs
+    from rag.evaluate.halves import halves
     from rag.pipelines import ContentCache
     from rag.serve import show
     from rag.serve.config import load_config
@@ -76,13 +85,19 @@ def evaluate(
             pipeline.cache = cache
             runs[name] = _runner(name, pipeline, channel)
         report = measure_runs(runs, data, measures)
+        parts = None if trained_on is None else halves(data, find(dataset, trained_on), collection.encoder)
     if per_query is not None:
         with per_query.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in report.rows())
     if json_out:
-        typer.echo(report.to_json(baseline))
-    else:
-        show.stdout().print(report.table(baseline))
+        content = json.loads(report.to_json(baseline))
+        if parts is not None:
+            content["extrapolation"] = parts.as_json(report)
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+        return
+    show.stdout().print(report.table(baseline, intervals=intervals))
+    if parts is not None:
+        show.stdout().print(parts.table(report, baseline))
 
 
 def _runner(name: str, pipeline: Pipeline, channel: str) -> Callable[[Sequence[Query]], Any]:

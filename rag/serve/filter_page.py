@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.evaluate.calibration import ScorerFigures
 from rag.evaluate.relevance import Comparison, MethodFigures
 from rag.relevance import Method
 from rag.relevance.measures import reliability
 from rag.relevance.thresholds import ranked_pairs
 from rag.serve.drawing import bars, curves
 
-__all__ = ["COLUMNS", "cells", "filter_page"]
+__all__ = ["COLUMNS", "SCORER_COLUMNS", "cells", "filter_page", "scorer_cells"]
 
 COLUMNS = ("method", "PR AUC", "cut@", "recall", "prec.", "cut", "null", "MRR", "hurt", "AUROC", "ECE")
 """Headings of the table, for the fields of `MethodFigures`; `cut@` is followed by the recall that is kept."""
@@ -22,6 +24,13 @@ _LEGEND = (
     "Then what a threshold did that was set on other queries: recall, precision, candidates removed, queries left with "
     "nothing, mean reciprocal rank, queries that lost something relevant. AUROC: telling queries from the same ones "
     "with everything relevant removed. ECE: expected calibration error."
+)
+
+SCORER_COLUMNS = ("scorer", "PR AUC raw", "calibrated", "ECE", "AUROC nothing")
+"""Headings of the table of scorers."""
+_SCORER_LEGEND = (
+    "Each scorer by its scores and by its calibrated probabilities, of queries that were held out. AUROC nothing: "
+    "telling by the whole list queries from the same ones with everything relevant taken out."
 )
 
 _PLAIN: Method = "platt"
@@ -39,8 +48,14 @@ def cells(figures: MethodFigures) -> list[str]:
     return [f.method, f"{f.pr_auc:.3f}", *(f"{share:.3f}" for share in shares), f"{f.ece:.4f}"]
 
 
-def filter_page(title: str, found: Comparison) -> str:
-    """Table, score histograms before and after, precision-recall curves, threshold sweep and reliability."""
+def scorer_cells(figures: ScorerFigures) -> list[str]:
+    """A row of the table of scorers."""
+    f = figures
+    return [f.scorer, f"{f.raw:.3f}", f"{f.pr_auc:.3f}", f"{f.ece:.4f}", f"{f.unanswerable:.3f}"]
+
+
+def filter_page(title: str, found: Comparison, scorers: Sequence[ScorerFigures]) -> str:
+    """Tables, score histograms before and after, precision-recall curves, threshold sweep and reliability."""
     lists, labels = found.lists, found.lists.judged
     there, best = lists.mask, found.relevance[found.recommended]
     kinds = {"not relevant": there & ~labels, "relevant": labels}
@@ -57,6 +72,7 @@ def filter_page(title: str, found: Comparison) -> str:
         curves("Precision and recall", {name: _pr(found, name) for name in found.relevance}, "recall", "precision"),
         _sweep(found),
         _calibration(found),
+        _calibration_of(scorers),
     ]
     rows = "".join(
         f"<tr{' class=best' if one.method == found.recommended else ''}>"
@@ -71,7 +87,9 @@ def filter_page(title: str, found: Comparison) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
         f"<h1>{escape(title)}</h1><p>{found.queries} queries with {found.relevant} relevant among {found.candidates} "
         f"candidates; every figure is of queries that were held out. Recommended: <b>{found.recommended}</b>.</p>"
-        f"<table><tr>{heads}</tr>{rows}</table><p><small>{_LEGEND}</small></p><p>{''.join(pictures)}</p></html>\n"
+        f"<table><tr>{heads}</tr>{rows}</table><p><small>{_LEGEND}</small></p>"
+        f"<table>{_scorer_rows(scorers)}</table><p><small>{_SCORER_LEGEND}</small></p>"
+        f"<p>{''.join(pictures)}</p></html>\n"
     )
 
 
@@ -108,3 +126,20 @@ def _calibration(found: Comparison) -> str:
             mean, share, _ = reliability(found.relevance[name][there], found.lists.judged[there], 30)
             lines[name] = (mean, share)
     return curves("Reliability", lines, "relevance", "share that is relevant")
+
+
+def _calibration_of(scorers: Sequence[ScorerFigures]) -> str:
+    """The same for the calibration of each scorer."""
+    lines = {"perfect": (np.array([0.0, 1.0]), np.array([0.0, 1.0]))}
+    for one in scorers:
+        mean, share, _ = reliability(one.relevance, one.labels, 30)
+        lines[one.scorer] = (mean, share)
+    return curves("Reliability of scorers", lines, "relevance", "share that is relevant")
+
+
+def _scorer_rows(scorers: Sequence[ScorerFigures]) -> str:
+    heads = "".join(f"<th>{escape(heading)}</th>" for heading in SCORER_COLUMNS)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in scorer_cells(one)) + "</tr>" for one in scorers
+    )
+    return f"<tr>{heads}</tr>{rows}"

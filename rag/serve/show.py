@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -18,11 +18,15 @@ from rag.pipelines.events import Span
 from rag.serve.matches import print_matches
 from rag.types import Answer, Chunk, Citation, Hits, State
 
+if TYPE_CHECKING:
+    from rag.operators.post_retrieval.relevance_filter import Filtering
+
 __all__ = [
     "Progress",
     "as_json",
     "print_answer",
     "print_citations",
+    "print_filtering",
     "print_hits",
     "print_json",
     "print_trace",
@@ -154,6 +158,12 @@ def print_citations(answer: Answer) -> None:
     if answer.usage.calls:
         used = answer.usage
         console.print(f"[dim]{used.prompt_tokens} tokens read, {used.completion_tokens} written[/]")
+
+
+def print_filtering(route: str, filtering: Filtering) -> None:
+    """Which way a relevance filter sent a question, and why."""
+    style = "dim" if route == "relevant" else "yellow"
+    stdout().print(Text(f"{route}: {filtering.why()}", style=style))
 
 
 def print_trace(spans: Sequence[Span]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import InputError
-from rag.evaluate.significance import holm, randomisation_test
+from rag.evaluate.significance import bootstrap, holm, randomisation_test
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,3 +51,17 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    inside = 0
+    for row in range(300):
+        _, low, high = bootstrap(rng.exponential(1, 80), samples=500, seed=row)
+        inside += low <= 1 <= high
+    assert 0.9 < inside / 300 < 0.98
+    found = bootstrap([1.0, 2.0, 3.0])
+    assert (found.mean, found == bootstrap([1.0, 2.0, 3.0])) == (2.0, True)
+    assert np.isnan(bootstrap([]).mean)
+    with pytest.raises(InputError, match="level 2"):
+        bootstrap([1.0], level=2)

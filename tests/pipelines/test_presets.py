@@ -16,6 +16,7 @@ from rag.pipelines import Pipeline, Run
 from rag.pipelines.yaml import PRESETS, preset_names
 from rag.types import Answer, Hits
 from tests.pipelines.test_yaml import VALIDATOR
+from tests.relevance.synthetic import with_relevance_models
 
 NOTES = {
     "ada.md": "# Ada\n\nAda Lovelace wrote the first program. It was for the Analytical Engine.\n",
@@ -32,6 +33,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
         (folder / name).write_text(text, encoding="utf-8")
     with Collection.create(tmp_path_factory.mktemp("kb") / "kb", encoder="hashing:64", tokens="hashing:64") as made:
         index_paths(made, folder)
+        with_relevance_models(made)
         yield made
 
 

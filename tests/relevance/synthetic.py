@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.relevance import CandidateLists, candidate_lists
+from rag.collection import Collection
+from rag.relevance import CandidateLists, candidate_lists, fit, save_models
 
 K, DIM = 100, 64
+
+
+def with_relevance_models(collection: Collection, scorers: tuple[str, ...] = ("dense", "bm25", "fused")) -> None:
+    """Give a collection models that were fitted to lists which have nothing to do with it."""
+    lists = noisy_lists(300, 1)[0]
+    made = [
+        fit(lists, encoder=collection.encoder_fingerprint, scorer=scorer, methods=("raw", "truncation"))
+        for scorer in scorers
+    ]
+    save_models(made, collection.path / "relevance" / "default.safetensors")
 
 
 def noisy_lists(count: int, seed: int, *, constant: bool = False) -> tuple[CandidateLists, NDArray[Any]]:

@@ -11,13 +11,15 @@ import pytest
 
 from rag.collection import Collection
 from rag.errors import InputError, NotFoundError
-from rag.evaluate.judgements import candidates, read_labels, read_qrels, synthetic_queries
+from rag.evaluate.candidates import find_candidates, scorers_of
+from rag.evaluate.judgements import LabelledQuery, read_labels, read_qrels, synthetic_queries
 from rag.models.scripted import ScriptedModel
 from rag.operators.post_retrieval import RelevanceFilter
 from rag.operators.retrieval import Dense
 from rag.pipelines import Pipeline
-from rag.relevance import METHODS, load_model
+from rag.relevance import METHODS, CandidateLists, load_models
 from rag.types import Chunk, Document
+from tests.relevance.synthetic import with_relevance_models
 from tests.serve.conftest import RagCommand
 
 WORDS = "sail rope mast keel rudder anchor harbour tide wind wave flour butter sauce roux oven bread yeast salt".split()
@@ -41,6 +43,10 @@ def kb(tmp_path: Path) -> Path:
             writer.add(documents, chunks, made.encoder.encode_documents(texts))
             writer.commit()
     return path
+
+
+def candidates(collection: Collection, asked: list[LabelledQuery], k: int) -> CandidateLists:
+    return find_candidates(collection, asked, {"dense": scorers_of(collection, k)["dense"]}).lists("dense")
 
 
 def spans(text: str) -> list[tuple[int, int]]:
@@ -111,9 +117,9 @@ def test_a_filter_is_trained_into_the_collection_and_used(rag: RagCommand, kb: P
     pytest.importorskip("torch")
     done = rag("filter", "train", kb, "--labels", labels, "-k", "20")
     assert done.code == 0
-    assert "80 queries" in done.out
-    model = load_model(kb / "relevance" / "default.safetensors")
-    assert (set(model.methods), model.k, model.metric) == (set(METHODS), 20, "cosine")
+    assert "80 queries" in "".join(done.out.split("\n"))
+    model = load_models(kb / "relevance" / "default.safetensors")["dense"]
+    assert (set(model.methods), model.k, model.scorer) == (set(METHODS), 20, "dense")
     with Collection.open(kb) as collection:
         assert model.encoder == collection.encoder.fingerprint
         pipeline = Pipeline(
@@ -127,7 +133,36 @@ def test_a_filter_is_trained_into_the_collection_and_used(rag: RagCommand, kb: P
         assert collection.verify().ok
     named = rag("filter", "train", kb, "--synthetic", "60", "-k", "20", "--name", "other", "--json").json
     assert named["model"].endswith("relevance/other.safetensors")
-    assert named["best"] in METHODS
+    assert named["scorers"]["dense"]["best"] in METHODS
+
+
+def test_ask_uses_a_trained_filter_and_says_why(rag: RagCommand, kb: Path, tmp_path: Path):
+    plain = rag("ask", kb, "what is topic7", "--json").json
+    assert plain.keys() == {"question", "answer"}
+    with Collection.open(kb) as collection:
+        with_relevance_models(collection, ("dense", "fused", "bm25"))
+    for by in ("dense", "hybrid"):
+        found = rag("ask", kb, "what is topic7", "--by", by, "--json").json
+        assert found["route"] in ("relevant", "no_relevant")
+        assert 0 <= found["filtering"]["answerable"] <= 1
+        assert found["answer"]["found"] <= (found["route"] == "relevant")
+        done = rag("ask", kb, "what is topic7", "--by", by)
+        assert f"{found['route']}: " in done.out
+    assert rag("ask", kb, "what is topic7", "--unfiltered", "--json").json == plain
+    (kb / "relevance" / "default.safetensors").write_bytes(b"damaged")
+    assert "no relevance model, or damaged" in rag("ask", kb, "what is topic7").err
+
+
+def test_a_pipeline_can_be_calibrated_by_name(rag: RagCommand, kb: Path, labels: Path, tmp_path: Path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("name: mine\nflow:\n  - dense: {k: 30}\n  - mmr: {k: 20}\n")
+    done = rag("filter", "train", kb, "--labels", labels, "-k", "20", "--scorer", "dense", "--scorer", f"mmr={mine}")
+    assert done.code == 0
+    models = load_models(kb / "relevance" / "default.safetensors")
+    assert set(models) == {"dense", "mmr"}
+    assert models["mmr"].k == 20
+    wrong = rag("filter", "train", kb, "--labels", labels, "--scorer", "dens")
+    assert (wrong.code, "'dens' is none of dense, bm25" in wrong.err) == (2, True)
 
 
 @pytest.mark.torch
@@ -141,7 +176,7 @@ def test_the_report_compares_all_methods(rag: RagCommand, kb: Path, labels: Path
     assert "is recommended" in done.out
     assert max(map(len, done.out.splitlines())) <= 120
     text = page.read_text(encoding="utf-8")
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 6
     assert "http" not in text
     Balanced().feed(text)
     found = rag("filter", "report", kb, "--labels", labels, "-k", "20", "--json").json
@@ -197,5 +232,6 @@ def test_without_torch_the_rest_is_trained(rag: RagCommand, kb: Path, labels: Pa
     done = rag("filter", "train", kb, "--labels", labels, "-k", "20", "--json")
     assert done.code == 0
     assert "without torch no adapters are trained" in done.err
-    assert done.json["best"] in METHODS
-    assert not any("adapter" in name for name in done.json["pr_auc"])
+    dense = done.json["scorers"]["dense"]
+    assert dense["best"] in METHODS
+    assert not any("adapter" in name for name in dense["pr_auc"])

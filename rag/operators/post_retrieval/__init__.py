@@ -1,6 +1,7 @@
 """Post-retrieval: from ranked chunks to what a reader sees."""
 
 from rag.operators.post_retrieval.build_context import BuildContext
+from rag.operators.post_retrieval.calibrate import Calibrate
 from rag.operators.post_retrieval.compress import Compress
 from rag.operators.post_retrieval.critique import Critique
 from rag.operators.post_retrieval.drop_tokens import DropTokens
@@ -19,6 +20,7 @@ from rag.operators.post_retrieval.where import Where
 __all__ = [
     "MMR",
     "BuildContext",
+    "Calibrate",
     "Compress",
     "Critique",
     "DropTokens",

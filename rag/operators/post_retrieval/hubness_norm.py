@@ -65,7 +65,8 @@ class HubnessNorm(Operator, name="post_retrieval.hubness_norm", waits=True):
                 hint="index into a collection with metric 'cosine'",
             )
         check_one_collection(hits, collection)
-        model = _KEPT.model(self.model, collection)
+        path, model = _KEPT.found(self.model, collection)
+        _KEPT.check(model.encoder, path, collection)
         kind = model.best if self.kind == "best" else self.kind
         raw = [own.with_columns(score_raw=_cosines(own, row)) for row, own in enumerate(hits)]
         if kind == "none":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from rag.collection import Collection
 from rag.errors import ConfigError, EncoderMismatchError
@@ -18,14 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SUFFIX = ".safetensors"
 
 
-class _Model(Protocol):
-    @property
-    def encoder(self) -> str:
-        """The fingerprint of the encoder whose vectors it is made for."""
-        ...
-
-
-M = TypeVar("M", bound=_Model)
+M = TypeVar("M")
 
 
 class KeptModels(Generic[M]):
@@ -50,22 +43,22 @@ class KeptModels(Generic[M]):
             )
         return collection.path / self._folder / (name + _SUFFIX)
 
-    def model(self, name: str, collection: Collection) -> M:
-        """The model of this name in the collection, or in this .safetensors file below the working directory.
-
-        Raises NotFoundError, DamagedFileError, ConfigError, and EncoderMismatchError when it was made for the vectors
-        of another encoder.
-        """
+    def found(self, name: str, collection: Collection) -> tuple[Path, M]:
+        """The model of this name in the collection, or in this .safetensors file below the working directory, with its
+        file. Raises NotFoundError, DamagedFileError, ConfigError."""
         path = local_file(name, self._what) if name.endswith(_SUFFIX) else self.path(name, collection)
         try:
-            found = path.stat()
-            loaded = self._load(path, found.st_mtime_ns, found.st_size, found.st_ino)
+            state = path.stat()
         except FileNotFoundError:
-            loaded = self._read(path)  # says what to do
-        if loaded.encoder != collection.encoder_fingerprint:
+            return path, self._read(path)  # says what to do
+        return path, self._load(path, state.st_mtime_ns, state.st_size, state.st_ino)
+
+    def check(self, encoder: str, path: Path, collection: Collection) -> None:
+        """EncoderMismatchError unless a model in this file is made for the collection's vectors, by the fingerprint of
+        its encoder."""
+        if encoder != collection.encoder_fingerprint:
             raise EncoderMismatchError(
-                f"the {self._what} {path} was fitted to an encoder with fingerprint {loaded.encoder[:12]}, the vectors "
-                f"of {collection.path} were made by one with {collection.encoder_fingerprint[:12]}",
+                f"the {self._what} {path} was fitted to an encoder with fingerprint {encoder[:12]}, the vectors of "
+                f"{collection.path} were made by one with {collection.encoder_fingerprint[:12]}",
                 hint=f"{self._made_by} {collection.path}",
             )
-        return loaded

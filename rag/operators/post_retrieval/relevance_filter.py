@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rag.errors import ConfigError, InputError
 from rag.operators.base import Operator
 from rag.operators.post_retrieval.relevance_files import relevance_model
+from rag.operators.post_retrieval.score_lists import ScoreLists, score_lists
 from rag.operators.resources import Collection
-from rag.operators.retrieval.dense import query_vectors
-from rag.relevance import SIMPLE, CandidateLists, CosineAdapter, FittedMethod, Scored
+from rag.relevance import SIMPLE, CosineAdapter, FittedMethod, RelevanceModel, Scored
+from rag.relevance.logistic import sigmoid
 from rag.relevance.scorers import largest_gap_cut
 from rag.types import Hits, Query
 
@@ -28,7 +28,9 @@ _READ_QUERY = ("adapter", "joint_adapter", "best")
 class Filtering:
     """What was done to the hits of a query: how many came in and were kept; the largest value of one (None without
     hits) and the least that is kept, as the method gives them; and the parameters of the method for this query, such as
-    slope a and offset b of an adapter."""
+    slope a and offset b of an adapter. By a fitted model, also the relevance of the best hit, and how probable it is
+    that anything in the list is relevant, at even odds, with the least probability that is let through (None where none
+    was asked for)."""
 
     method: str
     n_in: int
@@ -36,6 +38,22 @@ class Filtering:
     best: float | None
     threshold: float
     parameters: Mapping[str, float]
+    relevance: float | None = None
+    answerable: float | None = None
+    least_answerable: float | None = None
+
+    def why(self) -> str:
+        """What was found, in words, for one who asked."""
+        if not self.n_in:
+            return "nothing was found"
+        best = "" if self.relevance is None else f"best relevance {self.relevance:.2f}"
+        if self.answerable is not None and self.least_answerable is not None:
+            if self.answerable < self.least_answerable:
+                told = f"chance of an answer {self.answerable:.2f}, below {self.least_answerable:.2f}"
+                return f"nothing is relevant: {told}; {best}"
+            best += f", chance of an answer {self.answerable:.2f}"
+        told = f"{self.n_kept} of {self.n_in} hits are relevant" if self.n_kept else "nothing is relevant"
+        return f"{told}: {best}" if best else told
 
 
 class Filtered(NamedTuple):
@@ -49,15 +67,20 @@ class Filtered(NamedTuple):
 class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
     """Keep the hits that are relevant, in their order; the route is "no_relevant" when none is.
 
-    Made for the hits of `Dense` with cosines. What is kept has the same score, also in the column `score_raw`, and in
-    the column `relevance` its probability of being relevant, where a fitted model says so. The channel `filtering`
-    tells what was done.
+    Made for hits as `scorer` says: `dense`, those of `Dense` with cosines; `bm25`; `maxsim`, of `MultiVector` or
+    `MaxSimRerank`; `fused`, of `Fuse("probability")` over the first two; or what else a model was trained for. What is
+    kept has the same score, also in the column `score_raw`, and in the column `relevance` its probability of being
+    relevant, where a fitted model says so. The channel `filtering` tells what was done.
+
+    One hit alone says little about whether there is an answer at all; the shape of the whole list says more. With
+    `target_answered` the route is "no_relevant" too, and nothing but `min_keep` hits is left, when that says no.
 
     `method` is `adapter` (Rossi et al. 2024, arXiv:2408.04887: a network reads the query's embedding and says what a
     cosine means for it), `list_adapter` (it reads what the list of scores is like), `joint_adapter` (both),
     `truncation` (rank and shape of the list), `platt` (one probability for each score), `raw` (the score), `max` (its
     share of the list's best), `zscore` (standard deviations above the list's mean), `topk` (1 / rank), `gap` (the
-    largest step down from here on), or `best`: the one that did best when the model was fitted.
+    largest step down from here on), or `best`: the one that did best when the model was fitted. Adapters are fitted to
+    dense hits alone.
 
     `model` is a file below the working directory, or RAG_FILES, or the name of one that `rag filter train` made in the
     collection. The threshold is the model's for `target_recall`, the share of what is relevant that is kept, or for
@@ -69,6 +92,7 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
     numbers. Lists that are longer or shorter than those of the training are judged all the same, but not as well.
     """
 
+    scorer: str = Field("dense", description="what scored the hits: dense, bm25, maxsim, fused, or another by name")
     method: Literal[
         "best",
         "adapter",
@@ -94,6 +118,12 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
     target_precision: float | None = Field(
         None, gt=0, le=1, description="in place of a recall: share of the kept hits that is relevant"
     )
+    target_answered: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the questions with an answer that is let through; None: all questions are",
+    )
     min_keep: int = Field(0, ge=0, description="first hits that are kept in any case; the route stays no_relevant")
 
     @model_validator(mode="after")
@@ -107,7 +137,7 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
     @property
     def _fitted(self) -> bool:
         """Whether a fitted model is used."""
-        if self.model is not None or self.method not in SIMPLE:
+        if self.model is not None or self.method not in SIMPLE or self.target_answered is not None:
             return True
         return self.threshold is None and (self.method != "gap" or self.target_precision is not None)
 
@@ -115,22 +145,17 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
         return self.run_batch([query], [hits], collection)[0]
 
     def run_batch(self, query: list[Query], hits: list[Hits], collection: Collection) -> list[Filtered]:
-        if collection.metric != "cosine":
-            raise ConfigError(
-                f"relevance filters read cosines, and {collection.path} scores by {collection.metric!r}",
-                hint="index into a collection with metric 'cosine'",
-            )
-        lists, unsorted = _lists(hits)
         if not self._fitted:
-            scored = SIMPLE[self.method](lists)
+            table = score_lists(query, hits, self.scorer, collection)
+            scored = SIMPLE[self.method](table.lists)
             least = largest_gap_cut(scored.values) if self.threshold is None else np.float32(self.threshold)
-            return self._filtered(hits, unsorted, lists, scored, least, None)
-        model = relevance_model("default" if self.model is None else self.model, collection)
-        model.check(lists)
+            return self._filtered(hits, table, scored, least)
+        model = relevance_model("default" if self.model is None else self.model, self.scorer, collection)
         fitted = model.method(self.method)
-        if len(lists) and isinstance(fitted.scorer, CosineAdapter) and fitted.scorer.reads_query:
-            lists = CandidateLists(lists.scores, lists.counts, query_vectors(query, collection))
-        return self._filtered(hits, unsorted, lists, fitted.scorer(lists), self._least(fitted), fitted)
+        reads_query = isinstance(fitted.scorer, CosineAdapter) and fitted.scorer.reads_query
+        table = score_lists(query, hits, self.scorer, collection, vectors=reads_query)
+        model.check(table.lists)
+        return self._filtered(hits, table, fitted.scorer(table.lists), self._least(fitted), model, fitted)
 
     def _least(self, fitted: FittedMethod) -> np.float32:
         """The least value of a hit that is kept."""
@@ -143,27 +168,33 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
     def _filtered(
         self,
         hits: list[Hits],
-        unsorted: Mapping[int, NDArray[np.int64]],
-        lists: CandidateLists,
+        table: ScoreLists,
         scored: Scored,
         least: NDArray[np.float32] | np.float32,
-        fitted: FittedMethod | None,
+        model: RelevanceModel | None = None,
+        fitted: FittedMethod | None = None,
     ) -> list[Filtered]:
         values = scored.values
-        passing = np.count_nonzero(values >= least, axis=1).tolist()  # values fall: what passes is the beginning
+        passing = np.count_nonzero(values >= least, axis=1)  # values fall: what passes is the beginning
         best = values.max(axis=1, initial=-np.inf).tolist()
-        thresholds = np.broadcast_to(least, (len(lists), 1))[:, 0].tolist()
+        thresholds = np.broadcast_to(least, (len(hits), 1))[:, 0].tolist()
         names, parameters = list(scored.parameters), [p.tolist() for p in scored.parameters.values()]
         relevance = None if fitted is None else fitted.relevance(values)
+        answerable = least_answerable = None
+        if model is not None and self.target_answered is not None:
+            odds = model.answerable(table.lists)
+            least_odds = np.float32(model.answerable.curve.at_recall(self.target_answered))
+            passing = np.where(odds >= least_odds, passing, 0)
+            answerable, least_answerable = sigmoid(odds).tolist(), float(sigmoid(np.atleast_1d(least_odds))[0])
         result = []
         for row, own in enumerate(hits):
-            count = min(max(passing[row], self.min_keep), len(own))
-            kept = own.top(count) if row not in unsorted else own.take(np.sort(unsorted[row][:count]))
+            count = min(max(int(passing[row]), self.min_keep), len(own))
+            kept = own.top(count) if row not in table.unsorted else own.take(np.sort(table.unsorted[row][:count]))
             columns = {"score_raw": kept.scores}
             if relevance is not None:
                 columns["relevance"] = relevance[row, :count]
-                if row in unsorted:
-                    columns["relevance"] = columns["relevance"][np.argsort(unsorted[row][:count])]
+                if row in table.unsorted:
+                    columns["relevance"] = columns["relevance"][np.argsort(table.unsorted[row][:count])]
             about = Filtering(
                 self.method,
                 len(own),
@@ -171,6 +202,9 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
                 best[row] if len(own) else None,
                 thresholds[row],
                 {name: column[row] for name, column in zip(names, parameters, strict=True)},
+                None if relevance is None or not len(own) else float(relevance[row].max()),
+                None if answerable is None else answerable[row],
+                least_answerable,
             )
             route: Literal["relevant", "no_relevant"] = "relevant" if passing[row] else "no_relevant"
             result.append(Filtered(kept.with_columns(**columns), route, about))
@@ -178,28 +212,8 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
 
     def embeds_query(self) -> bool:
         """Whether it may need the query's embedding."""
-        return self.method in _READ_QUERY
+        return self.embeds_tokens() or (self.scorer == "dense" and self.method in _READ_QUERY)
 
-
-def _lists(hits: list[Hits]) -> tuple[CandidateLists, dict[int, NDArray[np.int64]]]:
-    """The scores of hits as candidate lists, and, for those that are not in the order of their scores, that order."""
-    counts = np.array([len(h) for h in hits], np.int64)
-    if len(hits) and (counts == counts[0]).all():
-        scores = np.stack([h.scores for h in hits])
-    else:
-        scores = np.zeros((len(hits), int(counts.max(initial=0))), np.float32)
-        for row, own in enumerate(hits):
-            scores[row, : len(own)] = own.scores
-    if not np.isfinite(scores).all():
-        row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(scores)))
-        raise InputError(
-            f"hit {column} of query {row} has the score {scores[row, column]}",
-            hint="filter hits by relevance before anything gives them scores that are no numbers",
-        )
-    inside = np.arange(1, scores.shape[1]) < counts[:, None]
-    unsorted = {}
-    for row in np.flatnonzero(((scores[:, 1:] > scores[:, :-1]) & inside).any(axis=1)).tolist():
-        order = np.argsort(-scores[row, : counts[row]], kind="stable")
-        scores[row, : counts[row]] = scores[row, order]
-        unsorted[row] = order
-    return CandidateLists(scores, counts), unsorted
+    def embeds_tokens(self) -> bool:
+        """Whether it makes token vectors of the query, for their number."""
+        return self.scorer == "maxsim"

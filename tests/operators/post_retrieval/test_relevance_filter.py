@@ -16,7 +16,7 @@ from rag.errors import ConfigError, DamagedFileError, EncoderMismatchError, Inpu
 from rag.operators.post_retrieval import RelevanceFilter
 from rag.operators.retrieval import Dense
 from rag.pipelines import Pipeline
-from rag.relevance import METHODS, Recipe, RelevanceModel, fit, load_model, save_model
+from rag.relevance import METHODS, Recipe, RelevanceModel, fit, load_models, save_models
 from rag.types import Chunk, Document, Hits, Query
 from tests.relevance.synthetic import DIM, noisy_lists
 
@@ -40,7 +40,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
     with small(tmp_path_factory.mktemp("relevance") / "kb") as made:
         recipe = Recipe(hidden=64, epochs=12)
         model = fit(noisy_lists(2500, 1)[0], encoder=made.encoder_fingerprint, recipe=recipe)
-        save_model(model, made.path / "relevance" / "default.safetensors")
+        save_models([model], made.path / "relevance" / "default.safetensors")
         yield made
 
 
@@ -52,7 +52,7 @@ def bare(tmp_path: Path) -> Iterator[Collection]:
 
 @pytest.fixture(scope="module")
 def model(kb: Collection) -> RelevanceModel:
-    return load_model(kb.path / "relevance" / "default.safetensors")
+    return load_models(kb.path / "relevance" / "default.safetensors")["dense"]
 
 
 def asked(count: int, seed: int = 2) -> tuple[list[Query], list[Hits]]:

@@ -63,6 +63,43 @@ def test_the_branch_column_names_the_branch_that_ranked_a_chunk_best(branches: l
         assert ranks[branch] == min(ranks)
 
 
+@st.composite
+def calibrated(draw: st.DrawFn) -> list[Hits]:
+    """Rankings with probabilities that fall."""
+    branches = []
+    for hits in draw(rankings()):
+        chances = sorted(draw(st.lists(st.floats(0, 1), min_size=len(hits), max_size=len(hits))), reverse=True)
+        branches.append(hits.with_columns(relevance=np.array(chances, np.float32)))
+    return branches
+
+
+@given(calibrated(), st.data())
+def test_probability_is_the_mean_of_log_odds(branches: list[Hits], data: st.DataObject):
+    weights = tuple(data.draw(st.floats(0.1, 5)) for _ in branches)
+    said = []
+    for hits, weight in zip(branches, weights, strict=True):
+        chances = np.clip(hits.columns["relevance"].astype(np.float64), 1e-6, 1 - 1e-6)
+        odds = dict(zip(hits.ids.tolist(), np.log(chances / (1 - chances)).tolist(), strict=True))
+        if odds:
+            said.append((odds, weight))
+    expected = {
+        chunk: sum(w * odds.get(chunk, min(odds.values())) for odds, w in said) / sum(w for _, w in said)
+        for odds, _ in said
+        for chunk in odds
+    }
+    fused = Fuse(method="probability", weights=weights).run(branches)
+    assert sorted(fused.ids.tolist()) == sorted(expected)
+    for chunk, score in zip(fused.ids.tolist(), fused.scores.tolist(), strict=True):
+        assert score == pytest.approx(expected[chunk], rel=1e-5, abs=1e-5)
+    assert all(a >= b for a, b in zip(fused.scores, fused.scores[1:], strict=False))
+
+
+def test_probability_needs_calibrated_hits():
+    with pytest.raises(InputError, match=r"branch 1 have no column 'relevance'.*Calibrate"):
+        Fuse(method="probability").run([Hits([1], [0.5], {"relevance": [0.5]}), Hits([2], [0.5])])
+    assert len(Fuse(method="probability").run([Hits(), Hits()])) == 0
+
+
 def test_equal_scores_are_ordered_by_chunk_id():
     assert Fuse().run([Hits([5], [1.0]), Hits([3], [9.0])]).ids.tolist() == [3, 5]
 
