@@ -130,11 +130,10 @@ class KVCacheManager:
         tokens = tuple(token for piece in pieces for token in piece.tokens)
         whole = torch.tensor([tokens], device=self.model.device)
         output = self.model(input_ids=whole, use_cache=True, **only_last_logits(self.model))
+        cache = output.get("past_key_values", output.get("cache_params"))  # the second: of models without attention
         why = "the strategy reuses nothing" if self.strategy.reuse == "nothing" else self.support.reason
         rows = tuple(SegmentReport(p.kind, len(p.tokens), 0, len(p.tokens), 0, f"computed: {why}") for p in pieces)
-        return Prefilled(
-            tokens, output.past_key_values, output.logits[0, -1].float(), Report(self.strategy.name, True, rows)
-        )
+        return Prefilled(tokens, cache, output.logits[0, -1].float(), Report(self.strategy.name, True, rows))
 
     def _behind_prefix(self, request: Request) -> Prefilled:
         request.find_prefix()

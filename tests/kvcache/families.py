@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 VOCABULARY = 128
@@ -54,11 +53,21 @@ _FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm": ("Glm", {"head_dim": 16, **_rope("default", partial_rotary_factor=0.5)}),
     "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0, 1]}),
     "olmo2": ("Olmo2", {}),
+    "gpt oss": (
+        "GptOss",
+        {
+            "head_dim": 16,
+            "sliding_window": 20,
+            "layer_types": _HYBRID,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+        },
+    ),
 }
 """Families of which chunks can be moved."""
 
 _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("GPT2", {"n_positions": 512}),
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512}),
     "bloom": ("Bloom", {}),
     "llama dynamic": ("Llama", _rope("dynamic", factor=2.0)),
     "phi3 longrope": (
@@ -69,6 +78,21 @@ _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mamba": ("Mamba", {}),
+    "llama4": ("Llama4Text", {"head_dim": 16, "attention_chunk_size": 20}),
+    "deepseek": (
+        "DeepseekV2",
+        {
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 12,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            **_ALONE,
+        },
+    ),
 }
 """Families of which they cannot."""
 
@@ -81,12 +105,9 @@ def make_model(name: str, seed: int = 0, **changes: Any) -> Any:
     import transformers
 
     family, settings = {**_FAMILIES, **_OTHERS}[name]
-    config_class: Callable[..., Any] = getattr(transformers, f"{family}Config")
     settings = {**_SIZE, **settings, **changes}
     kernel = settings.pop("attn_implementation", None)
+    config = getattr(transformers, f"{family}Config")(**settings)
     torch.manual_seed(seed)
-    config = config_class(**settings)
-    if kernel:
-        config._attn_implementation = kernel
-    model = getattr(transformers, family.removesuffix("Text") + "ForCausalLM")(config)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=kernel)
     return model.to(torch.float32).eval()
