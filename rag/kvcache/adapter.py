@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rag.errors import ModelError
+from rag.kvcache.bits import bit_sum
 from rag.kvcache.rotary import Rotation, frequencies, matching_rotation
 
 __all__ = ["ModelAdapter", "Unsupported", "adapter_of", "fingerprint", "only_last_logits", "tolerance"]
@@ -103,18 +104,13 @@ def fingerprint(model: Any) -> str:
 
     A model with other weights, an adapter, another RoPE setting or attention kernel has another one.
     """
-    import torch
-
     settings = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "use_cache"):
         settings.pop(name, None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(f"{type(model).__name__}\0{model.config._attn_implementation}\0".encode())
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    for name, weight in model.state_dict().items():
-        flat = weight.detach().reshape(-1)
-        bits = flat.view(whole[flat.element_size()])
-        sums = (int(bits.sum(dtype=torch.int64)), int(bits[::7].sum(dtype=torch.int64)))
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):  # tied weights come once
+        sums = (bit_sum(weight), bit_sum(weight, 7))
         digest.update(f"{name}\0{weight.dtype}\0{tuple(weight.shape)}\0{sums}\0".encode())
     return digest.hexdigest()
 

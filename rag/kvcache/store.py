@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from rag.errors import InputError
+from rag.kvcache.bits import bit_sum
 
 __all__ = ["MemoryStore", "SegmentStates", "StateKey", "StateStore"]
 
@@ -137,12 +138,4 @@ class MemoryStore:
 
 
 def _checksum(parts: Sequence[Any]) -> int:
-    """Of the bits of tensors: sums of whole numbers, on the device where they lie."""
-    import torch
-
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    total = 0
-    for at, part in enumerate(parts, 1):
-        bits = part.contiguous().view(whole[part.element_size()])
-        total += at * int(bits.sum(dtype=torch.int64))
-    return total % (1 << 62)
+    return sum(at * bit_sum(part) for at, part in enumerate(parts, 1)) % (1 << 62)
