@@ -66,6 +66,8 @@ _FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Families of which chunks can be moved."""
 
+_FAMILIES["gemma3 words"] = ("Gemma3Text", {**_FAMILIES["gemma3"][1], "vocab_size": 320})
+
 _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512}),
     "bloom": ("Bloom", {}),
@@ -96,7 +98,7 @@ _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Families of which they cannot."""
 
-MOVABLE = sorted(_FAMILIES)
+MOVABLE = sorted(_FAMILIES.keys() - {"gemma3 words"})
 
 
 def make_model(name: str, seed: int = 0, **changes: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,29 +9,10 @@ import pytest
 from rag.errors import InputError
 from rag.kvcache import Segment
 from rag.kvcache.segments import head_length, pieces_of, segment_id, then
-from tests.models.tiny import TEXTS
 
 HEAD = Segment("instructions", "a question is a sentence\n\n")
 ONE, TWO = Segment("chunk", "the cat sat on the mat\n"), Segment("chunk", "Grüße aus Köln, 日本語\n")
 QUESTION = Segment("question", "the dog?")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(vocab_size=320, special_tokens=["<bos>"], initial_alphabet=alphabet, show_progress=False),
-    )
-    made.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<bos>")
 
 
 @pytest.mark.torch
