@@ -90,11 +90,13 @@ class KVCacheManager:
         """
         import torch
 
-        pieces = self._pieces(segments)
+        if self.strategy.reuse == "nothing":
+            return self._in_full(self._pieces(segments, ""), "the strategy reuses nothing")
+        pieces = self._pieces(segments, self.known_as)
         adapter = self.support.adapter
+        if adapter is None:
+            return self._in_full(pieces, self.support.reason)
         with torch.no_grad():
-            if adapter is None or self.strategy.reuse == "nothing":
-                return self._in_full(pieces)
             request = Request(adapter, self.store, self.known_as, pieces)
             if self.strategy.reuse == "prefix" or self.support.reuse == "prefix":
                 return self._behind_prefix(request)
@@ -115,23 +117,24 @@ class KVCacheManager:
             for chunk in chunks:
                 if chunk.kind != "chunk":
                     raise InputError(f"a segment of kind {chunk.kind!r} was given to be cached, expected 'chunk'")
-                request = Request(adapter, self.store, self.known_as, self._pieces([*instructions, chunk]))
+                pieces = self._pieces([*instructions, chunk], self.known_as)
+                request = Request(adapter, self.store, self.known_as, pieces)
                 request.fetch_chunks()
-                computed += request.stored[-1] > 0
+                computed += request.pieces[-1].kind == "chunk" and request.stored[-1] > 0
         return computed
 
-    def _pieces(self, segments: Sequence[Segment]) -> list[Piece]:
+    def _pieces(self, segments: Sequence[Segment], model: str) -> list[Piece]:
         with self._lock:
-            return pieces_of(segments, self.tokenizer, self.known_as)
+            return pieces_of(segments, self.tokenizer, model)
 
-    def _in_full(self, pieces: Sequence[Piece]) -> Prefilled:
+    def _in_full(self, pieces: Sequence[Piece], why: str) -> Prefilled:
         import torch
 
         tokens = tuple(token for piece in pieces for token in piece.tokens)
-        whole = torch.tensor([tokens], device=self.model.device)
-        output = self.model(input_ids=whole, use_cache=True, **only_last_logits(self.model))
+        with torch.no_grad():
+            whole = torch.tensor([tokens], device=self.model.device)
+            output = self.model(input_ids=whole, use_cache=True, **only_last_logits(self.model))
         cache = output.get("past_key_values", output.get("cache_params"))  # the second: of models without attention
-        why = "the strategy reuses nothing" if self.strategy.reuse == "nothing" else self.support.reason
         rows = tuple(SegmentReport(p.kind, len(p.tokens), 0, len(p.tokens), 0, f"computed: {why}") for p in pieces)
         return Prefilled(tokens, cache, output.logits[0, -1].float(), Report(self.strategy.name, True, rows))
 
@@ -148,7 +151,13 @@ class KVCacheManager:
     def _with_chunks(self, request: Request) -> Prefilled:
         request.fetch_chunks()
         missing = request.place()
-        computed = np.union1d(missing, self.strategy.recompute(request))
+        chosen = self.strategy.recompute(request)
+        length = len(request.tokens)
+        if outside := [int(position) for position in chosen if not 0 <= position < length]:
+            raise InputError(
+                f"strategy {self.strategy.name!r} chose position {outside[0]} of a prompt of {length} tokens"
+            )
+        computed = np.union1d(missing, chosen)
         logits = request.assembly.run(computed)
         return self._done(request, computed, logits, "computed: instructions behind a chunk")
 

@@ -6,9 +6,9 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from rag.errors import InputError
+from rag.errors import InputError, did_you_mean
 
 __all__ = ["Kind", "Piece", "Segment", "head_length", "pieces_of", "segment_id", "then"]
 
@@ -20,12 +20,17 @@ class Segment:
     """A part of a prompt that becomes tokens by itself: from `text`, or `tokens` given as they are.
 
     `instructions`: the same in many prompts; those that open the prompt stand before every chunk. `chunk`: retrieved
-    text, which may stand anywhere. `question`: new in every prompt, always computed and never stored.
+    text, which may stand anywhere. `question`: new in every prompt, always computed and never stored. InputError for
+    another kind.
     """
 
     kind: Kind
     text: str = ""
     tokens: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError(f"a segment is of kind {self.kind!r}", hint=did_you_mean(self.kind, get_args(Kind)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rag.errors import InputError
 from rag.kvcache import CacheBlend, First, KVCacheManager, Naive, Share, Strategy
 from rag.kvcache.request import Request
 from rag.kvcache.segments import pieces_of
@@ -144,3 +145,10 @@ def test_warm_chunks_are_not_computed_again(family: Family):
     assert manager.warm(segments[:1], segments[1:3]) == 2
     assert manager.warm(segments[:1], [*segments[1:3], prompt(3)[1]]) == 1
     assert all(row.stored == 0 for row in manager.prefill(segments).report.segments)
+
+
+@pytest.mark.parametrize("position", [-1, 59])
+def test_a_strategy_that_leaves_the_prompt_is_named(family: Family, position: int):
+    manager = KVCacheManager(family("llama"), strategy=Chosen({position}))
+    with pytest.raises(InputError, match=rf"'chosen' chose position {position} of a prompt of 54 tokens"):
+        manager.prefill(prompt(1, 2))

@@ -58,3 +58,5 @@ def test_prompts_that_make_no_sense_are_refused():
         pieces_of([Segment("chunk", tokens=())], None, "m")
     with pytest.raises(InputError, match="no tokenizer"):
         pieces_of([Segment("chunk", "text")], None, "m")
+    with pytest.raises(InputError, match=r"'instruction'.*did you mean 'instructions'"):
+        Segment("instruction")  # type: ignore[arg-type]

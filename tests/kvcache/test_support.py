@@ -81,3 +81,13 @@ def test_half_precision_is_supported(torch: ModuleType):
         assert got.logits.dtype == torch.float32
         expected = plain_logits(model, prompt(2, 1)).float()
         assert float((got.logits - expected).abs().max()) < 0.1 * float(expected.abs().max())
+
+
+def test_full_prefill_asks_for_no_test(family: Family):
+    manager = KVCacheManager(family("gemma3"), strategy="full")
+    for segments in (prompt(1, 2), prompt(2, 1)):
+        got = manager.prefill(segments)
+        assert float((got.logits - plain_logits(manager.model, segments)).abs().max()) < 1e-4
+        assert got.report.work == 1
+        assert got.report.exact
+    assert "support" not in vars(manager)
