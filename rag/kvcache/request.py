@@ -63,7 +63,9 @@ class Request:
         for at, states in self.states.items():
             start, stop = self.pieces[at].start, self.pieces[at].stop
             true = self.assembly.values[layer][0, :, start:stop]
-            found[start:stop] = (true - states.values[layer]).double().square().sum((0, 2)).cpu().numpy()
+            found[start:stop] = (
+                (true - states.values[layer].to(true.device)).double().square().sum((0, 2)).cpu().numpy()
+            )
         return found
 
     def find_prefix(self) -> None:
@@ -73,8 +75,8 @@ class Request:
             if states is None:
                 break
             self.states[at] = states
-        for states in reversed(self.states.values()):  # the beginning of a chain counts as used last: without it the
-            self.store.get(states.key)  # rest is not found
+        for states in reversed(self.states.values()):  # so that the beginning, without which nothing is found,
+            self.store.get(states.key)  # counts as used last
 
     def keep_prefix(self) -> None:
         """Store those leading pieces that were computed now."""
