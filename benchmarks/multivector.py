@@ -330,12 +330,14 @@ def main() -> None:
             if name in WITH_TRAINED:
                 studies[name].lines += late(data, options.cache)
             print("\n".join(studies[name].lines), flush=True)
-    if options.quick:
-        return
+            if not options.quick:  # after each: all of them take an hour
+                write(studies, options.passes)
+
+
+def write(studies: dict[str, Study], passes: int) -> None:
     notes = [
         "Tokens: last hidden states of all-MiniLM-L6-v2, 384 numbers, of unit length. `recall` is that of the ten best",
-        "by exact MaxSim. One thread by CPU time, two by wall time; medians of "
-        f"{options.passes} passes. {harness.machine()}.",
+        f"by exact MaxSim. One thread by CPU time, two by wall time; medians of {passes} passes. {harness.machine()}.",
         "",
         *(line for found in studies.values() for line in found.lines),
     ]
