@@ -134,9 +134,12 @@ def fit_scorers(
     *,
     methods: Sequence[Method] = METHODS,
     recipe: Recipe | None = None,
+    synthetic: bool = False,
     progress: Progress | None = None,
 ) -> FittedScorers:
     """A model for each scorer, and for "fused" where there are dense and BM25 hits.
+
+    `synthetic` says that the queries were made of the chunks, and is kept in what the models tell about themselves.
 
     Adapters are fitted to dense hits alone; the other methods need no torch. A further scorer that finds nothing to
     learn from, such as one that found what is relevant and nothing else, is left out; for the first one that raises
@@ -147,7 +150,7 @@ def fit_scorers(
 
     def add(scorer: str) -> None:
         try:
-            made[scorer] = fit(
+            model = fit(
                 found.lists(scorer),
                 encoder=found.collection.encoder_fingerprint,
                 scorer=scorer,
@@ -159,6 +162,8 @@ def fit_scorers(
             if not made:
                 raise
             left_out[scorer] = error.message
+        else:
+            made[scorer] = replace(model, about={**model.about, "synthetic": synthetic})
 
     for scorer in found.hits:
         add(scorer)

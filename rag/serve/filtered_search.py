@@ -18,7 +18,11 @@ _K = 100
 
 def filtered_search(collection: Collection, by: Retriever, recall: float | None) -> Flow | None:
     """The flow that finds chunks in one of these ways and keeps what is relevant, as the collection's model `default`
-    says; None when it has none for that way."""
+    says; None when it has none for that way.
+
+    A model that learned from questions made of the chunks, which are easier than real ones, may say that nothing is
+    relevant, but does not take the hits away.
+    """
     from rag.operators.post_retrieval import Calibrate, RelevanceFilter
     from rag.operators.post_retrieval.relevance_files import model_path
     from rag.operators.retrieval import BM25, Dense, Fuse
@@ -27,9 +31,11 @@ def filtered_search(collection: Collection, by: Retriever, recall: float | None)
 
     path = model_path("default", collection)
     scorer = "fused" if by is Retriever.hybrid else by.value
-    if not path.is_file() or scorer not in load_models(path):
+    model = load_models(path).get(scorer) if path.is_file() else None
+    if model is None:
         return None
-    keep = RelevanceFilter(scorer=scorer, target_answered=_LET_THROUGH)
+    kept = _K if model.about.get("synthetic") else 0
+    keep = RelevanceFilter(scorer=scorer, target_answered=_LET_THROUGH, min_keep=kept)
     if by is not Retriever.hybrid:
         return retrieve(by, _K, recall) >> keep
     dense = Dense(k=_K) if recall is None else Dense(k=_K, recall=recall)

@@ -78,7 +78,9 @@ def train(
         path = model_path(name, collection)
         asked = labelled_queries(collection, labels, queries, qrels, synthetic, llm, seed)
         found = find_candidates(collection, asked, _scorers(scorer, collection, k), progress)
-        fitted = fit_scorers(found, methods=_methods(), recipe=_recipe(mapping, seed), progress=progress)
+        made = labels is None and queries is None
+        recipe = _recipe(mapping, seed)
+        fitted = fit_scorers(found, methods=_methods(), recipe=recipe, synthetic=made, progress=progress)
         save_models(fitted.models.values(), path)
     for one, reason in fitted.left_out.items():
         show.stderr().print(f"[yellow]{one} is left out: {reason}[/]")

@@ -153,6 +153,15 @@ def test_ask_uses_a_trained_filter_and_says_why(rag: RagCommand, kb: Path, tmp_p
     assert "no relevance model, or damaged" in rag("ask", kb, "what is topic7").err
 
 
+def test_a_filter_of_made_questions_doubts_but_does_not_refuse(rag: RagCommand, kb: Path):
+    assert rag("filter", "train", kb, "--synthetic", "80", "-k", "20", "--scorer", "bm25").code == 0
+    assert load_models(kb / "relevance" / "default.safetensors")["bm25"].about["synthetic"] is True
+    found = rag("ask", kb, "what is the topic7 of flour", "--by", "bm25", "--json").json
+    plain = rag("ask", kb, "what is the topic7 of flour", "--by", "bm25", "--unfiltered", "--json").json
+    assert found["filtering"]["n_kept"] == found["filtering"]["n_in"] > 0
+    assert found["answer"] == plain["answer"]
+
+
 def test_a_pipeline_can_be_calibrated_by_name(rag: RagCommand, kb: Path, labels: Path, tmp_path: Path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("name: mine\nflow:\n  - dense: {k: 30}\n  - mmr: {k: 20}\n")
