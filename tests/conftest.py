@@ -9,6 +9,14 @@ import pytest
 from rag.models import ChatModel, load
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `torch` are skipped where it is not installed, in place of a check in each of them."""
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="needs the extra `local`"))
+
+
 @pytest.fixture(scope="session")
 def gemma() -> ChatModel:
     """Gemma 3 270M, loaded once; the test is skipped where its packages are missing."""

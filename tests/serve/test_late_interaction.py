@@ -15,7 +15,7 @@ PRESETS = ("muvera", "dense_maxsim", "bm25_maxsim", "hybrid_maxsim")
 def test_late_interaction_from_indexing_to_explained_hits(rag: RagCommand, documents: Path, tmp_path: Path):
     kb = tmp_path / "late"
     assert rag("index", kb, documents, "--multi-vector").code == 0
-    assert "of hashing:128, 128 dimensions, int8" in rag("info", kb).out
+    assert "of hashing:128, 128 dimensions, residual2" in rag("info", kb).out
     (documents / "sailing.md").write_text("# Sailing\n\nA halyard hoists a sail.\n", encoding="utf-8")
     assert rag("index", kb, documents, "--json").json["report"]["changed"] == 1
     (first, *_) = rag("search", kb, "halyard sailing", "--json").json["hits"]
