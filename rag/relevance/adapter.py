@@ -13,8 +13,13 @@ from rag.relevance.lists import CandidateLists
 from rag.relevance.mappings import Mapping, apply, constrained, parameter_names
 from rag.relevance.scorers import Scored
 from rag.relevance.summaries import SUMMARY, standardised, summary
+from rag.relevance.truncation import Truncation
 
-__all__ = ["CosineAdapter", "Encoding", "Inputs"]
+__all__ = ["Base", "CosineAdapter", "Encoding", "Inputs"]
+
+Base: TypeAlias = Literal["cosine", "standardised"] | Truncation
+"""What a mapping is one of: the cosine; how many standard deviations it lies above the mean of its list; or what a
+truncation model says of it."""
 
 Inputs: TypeAlias = Literal["query", "scores", "both"]
 INPUTS: tuple[Inputs, ...] = get_args(Inputs)
@@ -81,13 +86,13 @@ class CosineAdapter:
     """Maps the cosines of each query's candidates to logits of relevance that can be compared between queries.
 
     (Rossi et al. 2024, arXiv:2408.04887.) A network reads what `encoding` says and gives the parameters of `mapping`,
-    which rises, so that the order within a query stays. With `centred` the mapping is one of standard deviations above
-    the list's mean, not of the cosine. Arrays: `hidden` float32[width, h], `hidden_bias` float32[h], `output`
-    float32[h, p], `default` float32[p], the parameters where the network says nothing.
+    which rises, so that the order within a query stays, and is one of `base`. Arrays: `hidden` float32[width, h],
+    `hidden_bias` float32[h], `output` float32[h, p], `default` float32[p]: the parameters where the network says
+    nothing.
     """
 
     mapping: Mapping
-    centred: bool
+    base: Base
     encoding: Encoding
     hidden: NDArray[np.float32]
     hidden_bias: NDArray[np.float32]
@@ -116,14 +121,16 @@ class CosineAdapter:
 
     def __call__(self, lists: CandidateLists) -> Scored:
         parameters = self.parameters(lists)
-        values = apply(self.mapping, mapped(lists, self.centred), parameters)
+        values = apply(self.mapping, mapped(lists, self.base), parameters)
         named = dict(zip(parameter_names(self.mapping), parameters.T, strict=True))
         return Scored(lists.masked(values), named)
 
 
-def mapped(lists: CandidateLists, centred: bool) -> NDArray[np.float32]:
+def mapped(lists: CandidateLists, base: Base) -> NDArray[np.float32]:
     """float32[n, k]: what the mapping is one of."""
-    return standardised(lists) if centred else lists.scores
+    if isinstance(base, Truncation):
+        return base.logits(lists)
+    return standardised(lists) if base == "standardised" else lists.scores
 
 
 def _inputs(lists: CandidateLists, inputs: Inputs) -> list[NDArray[np.float32]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rag.errors import CollectionError
 from rag.index.tensors import Tensors, read_tensors, write_tensors
-from rag.relevance.adapter import CosineAdapter, Encoding
+from rag.relevance.adapter import Base, CosineAdapter, Encoding
 from rag.relevance.answerable import Answerable
 from rag.relevance.model import ADAPTERS, METHODS, FittedMethod, RelevanceModel
 from rag.relevance.scorers import SIMPLE, Scorer
@@ -20,7 +20,7 @@ from rag.relevance.truncation import Truncation
 
 __all__ = ["load_models", "save_models"]
 
-FORMAT = 2
+FORMAT = 3
 _MADE_BY = "rag filter train"
 
 
@@ -106,7 +106,7 @@ def _facts(scorer: Scorer) -> dict[str, Any]:
     encoding = scorer.encoding
     return {
         "mapping": scorer.mapping,
-        "centred": scorer.centred,
+        "base": "truncation" if isinstance(scorer.base, Truncation) else scorer.base,
         "inputs": encoding.inputs,
         "invariant": encoding.invariant,
     }
@@ -117,7 +117,8 @@ def _arrays(scorer: Scorer) -> Tensors:
         return {"weights": scorer.weights}
     if not isinstance(scorer, CosineAdapter):
         return {}
-    return {
+    base = {"truncation": scorer.base.weights} if isinstance(scorer.base, Truncation) else {}
+    return base | {
         "shift": scorer.encoding.shift,
         "scale": scorer.encoding.scale,
         "hidden": scorer.hidden,
@@ -134,4 +135,13 @@ def _scorer(name: str, facts: Mapping[str, Any], arrays: Tensors) -> Scorer:
         return SIMPLE["raw" if name == "platt" else name]
     encoding = Encoding(facts["inputs"], bool(facts["invariant"]), arrays["shift"], arrays["scale"])
     parts = (arrays[part] for part in ("hidden", "hidden_bias", "output", "default"))
-    return CosineAdapter(facts["mapping"], bool(facts["centred"]), encoding, *parts)
+    return CosineAdapter(facts["mapping"], _base(facts["base"], arrays), encoding, *parts)
+
+
+def _base(name: str, arrays: Tensors) -> Base:
+    if name == "truncation":
+        return Truncation(arrays["truncation"])
+    for known in ("cosine", "standardised"):
+        if name == known:
+            return known
+    raise ValueError(f"an adapter of {name!r} is not known")

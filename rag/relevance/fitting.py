@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import InputError
-from rag.relevance.adapter import Inputs
+from rag.relevance.adapter import Base, Inputs
 from rag.relevance.answerable import Answerable
 from rag.relevance.lists import CandidateLists
 from rag.relevance.mappings import Mapping
@@ -24,12 +25,12 @@ __all__ = ["LEAST_QUERIES", "Recipe", "fit", "folds"]
 LEAST_QUERIES = 20
 """Queries with a relevant candidate, below which nothing can be said."""
 
-_KINDS: dict[Method, tuple[Inputs, bool]] = {
-    "adapter": ("query", False),
-    "list_adapter": ("scores", True),
-    "joint_adapter": ("both", True),
+_KINDS: dict[Method, tuple[Inputs, Literal["cosine", "standardised", "truncation"]]] = {
+    "adapter": ("query", "cosine"),
+    "list_adapter": ("scores", "standardised"),
+    "joint_adapter": ("both", "truncation"),
 }
-"""What an adapter reads, and whether it maps standard deviations."""
+"""What an adapter reads, and what it maps."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ def _scorer(
     name: Method, train: CandidateLists, stop: CandidateLists, recipe: Recipe, progress: Progress | None
 ) -> Scorer:
     if name in _KINDS:
-        inputs, centred = _KINDS[name]
+        inputs, of = _KINDS[name]
+        base: Base = Truncation.fit(train) if of == "truncation" else of
         return train_adapter(
             train,
             stop,
             mapping=recipe.mapping,
             inputs=inputs,
-            centred=centred,
+            base=base,
             invariant=recipe.invariant,
             hidden=recipe.hidden,
             epochs=recipe.epochs,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import InputError, MissingExtraError
-from rag.relevance.adapter import CosineAdapter, Encoding, Inputs, mapped
+from rag.relevance.adapter import Base, CosineAdapter, Encoding, Inputs, mapped
 from rag.relevance.lists import CandidateLists
 from rag.relevance.logistic import fit_logistic
 from rag.relevance.mappings import EPSILON, Mapping, basis, parameter_names
@@ -41,7 +41,7 @@ def train_adapter(
     *,
     mapping: Mapping = "linear",
     inputs: Inputs = "query",
-    centred: bool = False,
+    base: Base = "cosine",
     invariant: bool = False,
     hidden: int = 256,
     epochs: int = 100,
@@ -71,7 +71,7 @@ def train_adapter(
     except ImportError:
         raise MissingExtraError("training a relevance adapter", "local") from None
     encoding = Encoding.of(lists, inputs, invariant)
-    start, reach = _global_fit(lists, mapping, centred)
+    start, reach = _global_fit(lists, mapping, base)
     held = _HELD[inputs]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -83,7 +83,7 @@ def train_adapter(
         network = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Dropout(held.dropout), last)
         defaults, scale = torch.from_numpy(start), torch.from_numpy(reach)
         optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=held.decay)
-        pairs, held_out = (_Pairs(torch, part, mapping, centred) for part in (lists, validation))
+        pairs, held_out = (_Pairs(torch, part, mapping, base) for part in (lists, validation))
         unseen = torch.from_numpy(encoding(validation))
         best, kept, waited = float("inf"), network.state_dict(), 0
         for epoch in range(epochs):
@@ -105,7 +105,7 @@ def train_adapter(
     weights = {name: tensor.numpy() for name, tensor in kept.items()}
     adapter = CosineAdapter(
         mapping,
-        centred,
+        base,
         encoding,
         np.ascontiguousarray(weights["0.weight"].T),
         weights["0.bias"],
@@ -120,9 +120,9 @@ def train_adapter(
 class _Pairs:
     """Pairs of query and candidate as tensors, and the loss of parameters for them."""
 
-    def __init__(self, torch: Any, lists: CandidateLists, mapping: Mapping, centred: bool) -> None:
+    def __init__(self, torch: Any, lists: CandidateLists, mapping: Mapping, base: Base) -> None:
         self._torch, self._mapping = torch, mapping
-        x = mapped(lists, centred)
+        x = mapped(lists, base)
         fixed = x if mapping == "power" else basis(mapping, x)
         self._x = torch.from_numpy(np.ascontiguousarray(fixed))
         self._labels = torch.from_numpy(lists.judged.astype(np.float32))
@@ -139,11 +139,9 @@ class _Pairs:
         return (losses * there).sum() / there.sum()
 
 
-def _global_fit(
-    lists: CandidateLists, mapping: Mapping, centred: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _global_fit(lists: CandidateLists, mapping: Mapping, base: Base) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The unconstrained parameters float32[p] of one mapping for all queries, and how far a step of 1 moves each."""
-    x = mapped(lists, centred)[lists.mask]
+    x = mapped(lists, base)[lists.mask]
     fixed = x if mapping == "power" else basis(mapping, x)
     slope, offset = fit_logistic(fixed[:, None], lists.judged[lists.mask])
     slope = max(float(slope), 1e-2)

@@ -42,8 +42,11 @@ class Truncation:
         return cls(np.append(slopes, weights[-1] - slopes @ mean).astype(np.float32))
 
     def __call__(self, lists: CandidateLists) -> Scored:
-        logits = _features(lists) @ self.weights[:-1] + self.weights[-1]
-        return Scored(lists.masked(np.minimum.accumulate(logits, axis=1)))
+        return Scored(lists.masked(self.logits(lists)))
+
+    def logits(self, lists: CandidateLists) -> NDArray[np.float32]:
+        """float32[n, k], never rising along a list; numbers without meaning where there is no candidate."""
+        return np.minimum.accumulate(_features(lists) @ self.weights[:-1] + self.weights[-1], axis=1)
 
 
 def _features(lists: CandidateLists) -> NDArray[np.float32]:

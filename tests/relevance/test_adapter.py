@@ -11,24 +11,25 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.relevance import CandidateLists, CosineAdapter, candidate_lists, train_adapter
-from rag.relevance.adapter import Encoding
+from rag.relevance.adapter import Base, Encoding, Inputs
 from rag.relevance.logistic import fit_logistic
 from rag.relevance.mappings import MAPPINGS, Mapping, apply, constrained, parameter_names
 from rag.relevance.measures import auroc, pr_auc
 from rag.relevance.scorers import SIMPLE
 from rag.relevance.summaries import SUMMARY
+from rag.relevance.truncation import Truncation
 from tests.relevance.synthetic import DIM, noisy_lists
 
 Unseen = tuple[CandidateLists, NDArray[Any]]
 
 
-def random_adapter(mapping: Mapping, inputs: str = "query", *, centred: bool = False, seed: int = 0) -> CosineAdapter:
+def random_adapter(mapping: Mapping, inputs: str = "query", *, base: Base = "cosine", seed: int = 0) -> CosineAdapter:
     rng = np.random.default_rng(seed)
     width = {"query": DIM, "scores": SUMMARY, "both": DIM + SUMMARY}[inputs]
     encoding = Encoding(inputs, False, np.zeros(width, np.float32), np.ones(width, np.float32))  # type: ignore[arg-type]
     p = len(parameter_names(mapping))
     arrays = (rng.standard_normal(shape).astype(np.float32) for shape in ((width, 16), (16,), (16, p), (p,)))
-    return CosineAdapter(mapping, centred, encoding, *arrays)
+    return CosineAdapter(mapping, base, encoding, *arrays)
 
 
 @pytest.mark.torch
@@ -109,9 +110,27 @@ def test_a_network_that_learned_nothing_of_use_is_silent():
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_every_mapping_and_input_trains(mapping: Mapping):
     train, stop, lists = (noisy_lists(n, s)[0] for n, s in ((2000, 1), (300, 3), (300, 2)))
-    for inputs, centred in (("query", False), ("scores", True), ("both", True)):
-        found = train_adapter(train, stop, mapping=mapping, inputs=inputs, centred=centred, epochs=10, hidden=64)  # type: ignore[arg-type]
+    kinds: tuple[tuple[Inputs, Base], ...]
+    kinds = (("query", "cosine"), ("scores", "standardised"), ("both", Truncation.fit(train)))
+    for inputs, base in kinds:
+        found = train_adapter(train, stop, mapping=mapping, inputs=inputs, base=base, epochs=10, hidden=64)
         assert pr_auc(found(lists).values, lists.labels) > pr_auc(lists.scores, lists.labels) + 0.1
+
+
+@pytest.mark.torch
+def test_what_maps_a_truncation_model_is_no_worse_than_it_on_lists_of_any_length():
+    train, stop = (cut_short(noisy_lists(n, s)[0]) for n, s in ((400, 1), (300, 3)))
+    base = Truncation.fit(train)
+    found = train_adapter(train, stop, inputs="both", base=base, epochs=4, hidden=32)(stop).values
+    assert pr_auc(found, stop.judged) >= pr_auc(base(stop).values, stop.judged) - 1e-6
+    assert np.isfinite(found[stop.mask]).all()
+    assert (np.diff(np.where(stop.mask, found, np.float32(-1e9)), axis=1) <= 0).all(), "the order stays"
+
+
+def cut_short(lists: CandidateLists) -> CandidateLists:
+    """Every second list of 30 candidates."""
+    kept = (np.arange(lists.scores.shape[1]) < 30) | (np.arange(len(lists)) % 2 == 0)[:, None]
+    return candidate_lists(lists.scores, lists.queries, lists.judged, kept)
 
 
 @pytest.mark.torch
@@ -136,7 +155,7 @@ def test_the_order_within_a_query_stays(mapping: Mapping, inputs: str):
     rng = np.random.default_rng(1)
     lists = candidate_lists(rng.uniform(-1, 1, (50, 30)), rng.standard_normal((50, DIM)))
     for seed in range(5):
-        adapter = random_adapter(mapping, inputs, centred=inputs == "scores", seed=seed)
+        adapter = random_adapter(mapping, inputs, base="standardised" if inputs == "scores" else "cosine", seed=seed)
         values = adapter(lists).values
         assert np.isfinite(values).all()
         assert (np.diff(values, axis=1) <= 0).all()
