@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -51,9 +52,7 @@ def test_rows_are_the_sums_of_edges_in_order(seed: int, nodes: int, edges: int, 
         away = sources != targets
         np.add.at(table, (targets[away], sources[away]), weights[away])
     offsets, found, own = rows_of_edges(nodes, sources, targets, weights, both_ways)
-    assert [found[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == [
-        np.flatnonzero(row).tolist() for row in table
-    ]
+    assert [found[a:b].tolist() for a, b in pairwise(offsets)] == [np.flatnonzero(row).tolist() for row in table]
     np.testing.assert_allclose(own, table[table > 0], rtol=1e-5)
     assert CsrGraph(offsets, found, own).symmetric == np.allclose(table, table.T)
 
