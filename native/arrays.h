@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "parallel.h"
 
@@ -31,6 +33,16 @@ std::pair<nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<2>>, T*> new_matr
     T* data = new T[n * m];
     const nanobind::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
     return {nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<2>>(data, {n, m}, owner), data};
+}
+
+// Hands a vector to NumPy without a copy.
+template <class T>
+nanobind::object to_numpy(std::vector<T>&& values) {
+    auto owner = std::make_unique<std::vector<T>>(std::move(values));
+    T* data = owner->data();
+    const size_t n = owner->size();
+    nanobind::capsule keep(owner.release(), [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return nanobind::cast(nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<1>>(data, {n}, keep));
 }
 
 // For long work without the GIL: stops it when a signal such as Ctrl-C came in.

@@ -10,3 +10,4 @@ void bind_graph(nanobind::module_& m);
 void bind_postings(nanobind::module_& m);
 void bind_transformer(nanobind::module_& m);
 void bind_fde(nanobind::module_& m);
+void bind_network(nanobind::module_& m);

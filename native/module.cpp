@@ -13,4 +13,5 @@ NB_MODULE(_native, m) {
     bind_postings(m);
     bind_transformer(m);
     bind_fde(m);
+    bind_network(m);
 }

@@ -11,20 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "arrays.h"
+
 namespace rag {
 
 template <class T>
 using Column = nanobind::ndarray<const T, nanobind::numpy, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
-
-// Hands a vector to NumPy without a copy.
-template <class T>
-nanobind::object to_numpy(std::vector<T>&& values) {
-    auto owner = std::make_unique<std::vector<T>>(std::move(values));
-    T* data = owner->data();
-    const size_t n = owner->size();
-    nanobind::capsule keep(owner.release(), [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-    return nanobind::cast(nanobind::ndarray<nanobind::numpy, T, nanobind::ndim<1>>(data, {n}, keep));
-}
 
 // Term t spells spelling[term_offsets[t] : term_offsets[t + 1]] (UTF-8, ascending), and occurs in
 // rows[posting_offsets[t] : posting_offsets[t + 1]] (ascending) as often as counts says in the same places.

@@ -296,3 +296,69 @@ class FixedDimensionalEncoder:
         fill: bool = True,
         threads: int = 0,
     ) -> NDArray[np.float32]: ...
+
+# --- weighted directed graphs: bind_network.cpp
+
+def rows_of_edges(
+    nodes: int,
+    sources: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None = None,
+    both_ways: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Offsets [nodes + 1], targets and weights of the rows of a `CsrGraph`; weights of equal edges are added."""
+
+class CsrGraph:
+    """Weighted directed graph that holds these arrays; of node u, the edges are targets[offsets[u] : offsets[u + 1]]."""
+
+    def __init__(
+        self, offsets: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32] | None = None
+    ) -> None: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def edges(self) -> int: ...
+    @property
+    def symmetric(self) -> bool:
+        """Whether every edge is there in both directions, with the same weight."""
+    def pagerank_top(
+        self,
+        seed_offsets: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        seed_weights: NDArray[np.float32],
+        k: int,
+        alpha: float,
+        epsilon: float,
+        tolerance: float,
+        iterations: int,
+        budget: int,
+        among: NDArray[np.uint8] | None = None,
+        threads: int = 0,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Nodes [queries, k] and scores, best first, -1 and 0 behind the last; and of each query [pushes, iterations]."""
+    def pagerank_all(
+        self,
+        seed_offsets: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        seed_weights: NDArray[np.float32],
+        alpha: float,
+        epsilon: float,
+        tolerance: float,
+        iterations: int,
+        budget: int,
+        threads: int = 0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores [queries, nodes], and of each query [pushes, iterations]."""
+    def ball(
+        self, seeds: NDArray[np.int64], hops: int, budget: int, fanout: int = 0
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Nodes in the order they were reached, steps from a seed, and from which node (-1: a seed)."""
+    def components(self) -> NDArray[np.int32]: ...
+    def distances(self, sources: NDArray[np.int64], threads: int = 0) -> NDArray[np.int32]:
+        """Steps [sources, nodes], -1 where none leads."""
+    def communities(
+        self, resolution: float = 1.0, rounds: int = 2, refine: bool = True, seed: int = 0
+    ) -> tuple[NDArray[np.int32], float]:
+        """Of each node its community, and the modularity; InputError for a graph that is not symmetric."""
+    def mean_of_neighbours(self, rows: NDArray[np.float32], threads: int = 0) -> NDArray[np.float32]:
+        """[nodes, d] of rows [nodes, d]: by weight; zero for nodes without edges."""
