@@ -4,10 +4,11 @@ from rag.kvcache.manager import KVCacheManager, Prefilled
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import MemoryStore, SegmentStates, StateKey, StateStore
-from rag.kvcache.strategies import CacheBlend, First, Full, Naive, Prefix, Share, Strategy
+from rag.kvcache.strategies import CacheBlend, CacheCraft, First, Full, Naive, Prefix, Share, Strategy
 
 __all__ = [
     "CacheBlend",
+    "CacheCraft",
     "First",
     "Full",
     "KVCacheManager",

@@ -14,6 +14,7 @@ class SegmentReport:
     """One segment: its tokens, how many came from the store, how many the model ran over in this prompt, and why.
 
     `reused + recomputed` is `tokens`. `stored`: tokens that were missing in the store and were first computed for it.
+    `overhead`: the share of a reused chunk that its kept states ask to compute again (see `CacheCraft`), else 0.
     """
 
     kind: Kind
@@ -22,6 +23,7 @@ class SegmentReport:
     recomputed: int
     stored: int
     why: str
+    overhead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
