@@ -22,7 +22,6 @@ class AttentionSums(TorchFunctionMode):  # type: ignore[misc]
 
     Args:
         groups: int64[keys], the group of each key that a forward pass attends to.
-        rows: which queries of the pass are wanted, all by default.
 
     layers: float32[rows, groups] for each layer in their order, averaged over heads. It follows the two functions that
     models of the library compute attention with, in this thread alone and without a change to the model: of
@@ -30,10 +29,9 @@ class AttentionSums(TorchFunctionMode):  # type: ignore[misc]
     has them. So what a family does to its scores before (rotation, norms, soft caps, windows, sinks) is in them.
     """
 
-    def __init__(self, groups: Any, rows: slice = slice(None)) -> None:
+    def __init__(self, groups: Any) -> None:
         super().__init__()
         self.member = functional.one_hot(groups).float()
-        self.rows = rows
         self.layers: list[Any] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -42,14 +40,14 @@ class AttentionSums(TorchFunctionMode):  # type: ignore[misc]
         if function is functional.scaled_dot_product_attention:
             self._of_scores(*args, **kwargs)
         elif function is functional.softmax and found.dim() == 4:  # of a router of experts it has fewer dimensions
-            self._add([found[0, :, self.rows]])
+            self._add([found[0]])
         return found
 
     def _of_scores(self, query: Any, key: Any, value: Any, attn_mask: Any = None, **settings: Any) -> None:
-        query, key = query[0, :, self.rows].float(), key[0].float()
+        query, key = query[0].float(), key[0].float()
         key = key.repeat_interleave(len(query) // len(key), 0)
         scale = settings.get("scale") or query.shape[-1] ** -0.5
-        mask = attn_mask[0, :, self.rows].float()
+        mask = attn_mask[0].float()
         blocks = range(0, query.shape[1], _ROWS)
         self._add((query[:, at : at + _ROWS] @ key.mT * scale + mask[:, at : at + _ROWS]).softmax(-1) for at in blocks)
 

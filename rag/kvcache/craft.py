@@ -22,8 +22,8 @@ __all__ = ["VariantRequest"]
 class VariantRequest(Request):
     """A prompt that takes of each chunk the variant with the least overhead, and keeps chunks as it computes them.
 
-    A chunk of which no variant has seen any of the chunks before it now is computed in full in its place and becomes a
-    variant, with a profile of its attention.
+    A chunk of which no variant stood behind any of the chunks before it now is computed in full in its place and
+    becomes a variant, with a profile of its attention.
     """
 
     def __init__(
@@ -111,4 +111,4 @@ class VariantRequest(Request):
         if self.pieces[at].kind != "chunk":
             return super()._why_computed(at)
         known = len(self._variants.of(self._chunk(at)))
-        return f"none of its variants has seen any of the chunks before it; kept as a variant ({known} now)"
+        return f"no variant of it stood behind any of the chunks before it; kept as one ({known} now)"

@@ -64,11 +64,13 @@ class Variants:
             return list(self._kept.get(chunk, ()))
 
     def choices(self, chunk: tuple[str, str], new: Sequence[str], alpha: float) -> list[Choice]:
-        """Those variants that have seen some of the chunks `new` that stand before now, the least overhead first."""
+        """Those variants that have one of the chunks `new` before them, or none as now; the least overhead first."""
         variants = self.of(chunk)
         found = []
         for variant in variants:
-            if (seen := seen_before(variant.profile.inter, new)) > 0:
+            old = variant.profile.inter
+            if set(old) & set(new) or not (old or new):
+                seen = seen_before(old, new)
                 overhead = fix_overhead(alpha, variant.profile.impact, seen)
                 found.append(Choice(variant, tuple(new), seen, overhead, len(variants)))
         return sorted(found, key=lambda choice: choice.overhead)
