@@ -88,9 +88,9 @@ class VariantRequest(Request):
                 for earlier in range(at):
                     if self.pieces[earlier].kind == "chunk":
                         groups.setdefault(self.pieces[earlier].id, []).append(earlier)
-                profile = profile_of(attention[start:stop], groups, at, sizes)
+                profile, scores = profile_of(attention[start:stop], groups, at, sizes)
                 context = piece.before if exact else then(piece.before, "behind cached chunks")
-                self.put(piece, context, *self.assembly.states(piece.start, piece.stop), scores=profile.scores)
+                self.put(piece, context, *self.assembly.states(piece.start, piece.stop), scores=scores)
                 gone = self._variants.add(self._chunk(at), context, profile)
                 if gone is not None:
                     self.store.discard(StateKey(piece.id, gone))

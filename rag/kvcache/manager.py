@@ -48,11 +48,12 @@ class KVCacheManager:
         model: in float32 on a CPU, or in 16 bits on a GPU; it is not changed.
         tokenizer: for segments given as text; None where all come as tokens.
         strategy: what is reused and what computed again, or its name: `full`, `prefix`, `naive`, `share`, `first`,
-            `cacheblend`. The first two are exact.
+            `cacheblend`, `cachecraft`. The first two are exact.
         store: where states are kept; None makes a MemoryStore of 1 GiB. Managers of several models may share one.
 
-    A chunk is kept as it is computed alone behind the instructions that open the prompt. What a prompt gets therefore
-    depends on the prompt and the strategy only: not on earlier requests, on what the store has dropped, or on threads.
+    A chunk is kept as it is computed alone behind the instructions that open the prompt, or with `cachecraft` behind
+    fixed texts as well. What a prompt gets therefore depends on the prompt and the strategy only: not on earlier
+    requests, on what the store has dropped, or on threads. The one exception is `CacheCraft(variants=...)`.
     Stored states that are damaged or of another model are dropped and computed again, with a warning in the log
     (`rag.kvcache`). A model for which reuse is not exact where it should be (see `support`) falls back to prefixes, or
     to full prefill. Safe to call from several threads where the model is.
@@ -108,7 +109,8 @@ class KVCacheManager:
     def warm(self, instructions: Sequence[Segment], chunks: Sequence[Segment]) -> int:
         """Compute chunks for prompts that open with these instructions, where the store does not have them.
 
-        Returns how many were computed; 0 where the model or the strategy does not reuse chunks.
+        Returns how many were computed; 0 where the model or the strategy does not reuse chunks, and for variants, which
+        only prompts make.
         """
         import torch
 

@@ -30,19 +30,17 @@ class Profile:
     """What the tokens of a chunk looked at when it was computed.
 
     inter: by the name of each chunk before it, in their order, the attention that its tokens paid to it (eq. 3).
-    impact: the cache context impact, 0.5 to 1 (eq. 11). scores: float32[tokens], each token's attention to all chunks
-    before this one.
+    impact: the cache context impact, 0.5 to 1 (eq. 11).
     """
 
     inter: Mapping[str, float]
     impact: float
-    scores: NDArray[np.float32]
 
 
 def profile_of(
     attention: NDArray[np.float32], before: Mapping[str, Sequence[int]], own: int, sizes: Sequence[int]
-) -> Profile:
-    """The profile of a chunk from the attention of its tokens.
+) -> tuple[Profile, NDArray[np.float32]]:
+    """The profile of a chunk from the attention of its tokens, and of each token, what it paid to chunks before.
 
     Args:
         attention: float32[tokens, groups], averaged over heads and layers, summed over the keys of each group.
@@ -59,7 +57,7 @@ def profile_of(
     outer = sum(paid[group] / (tokens * sizes[group]) for group in every)
     inner = paid[own] / tokens**2
     impact = 1 / (1 + math.exp(-outer / inner)) if inner > 0 else 1.0
-    return Profile(inter, impact, attention[:, every].sum(1, dtype=np.float32))
+    return Profile(inter, impact), attention[:, every].sum(1, dtype=np.float32)
 
 
 def prefix_overlap(inter: Mapping[str, float], new: Sequence[str]) -> float:

@@ -86,7 +86,8 @@ class RehearsedRequest(Request):
         return states
 
     def _why_reused(self, at: int) -> str:
-        return f"cached behind the instructions and {len(self._rehearsals)} rehearsals"
+        count = len(self._rehearsals)
+        return f"cached behind the instructions and {count} rehearsal{'s' * (count > 1)}"
 
 
 def _mean(takes: Sequence[States]) -> States:

@@ -75,7 +75,8 @@ class Strategy(Protocol):
     """What is taken from the store (`reuse`), and which tokens of it are computed again.
 
     `nothing`: no store. `prefix`: leading segments that an earlier prompt began with as well; exact. `chunks`: every
-    chunk, as it was computed alone behind the instructions; exact where it stands there again.
+    chunk, as it was computed alone behind the instructions (`CacheCraft` has other ways); exact where it stands there
+    again.
     """
 
     @property

@@ -84,7 +84,7 @@ def test_the_highest_scores_are_computed_again(family: Family):
     assert [row.recomputed for row in report.segments] == [0, 0, 6, 6, 7]
     assert [row.overhead for row in report.segments] == [0, 0, 0.25, 0.25, 0]
     assert [row.stored for row in report.segments] == [0] * 5
-    assert "behind the instructions and 1 rehearsals; 6 of 21 tokens" in report.segments[2].why
+    assert "behind the instructions and 1 rehearsal; 6 of 21 tokens" in report.segments[2].why
 
 
 def test_default_rehearsals_are_texts_where_there_is_a_tokenizer(family: Family, tokenizer: Any):
@@ -133,9 +133,10 @@ def test_a_variant_has_the_profile_of_eager_attention(torch: ModuleType, family:
 
     (variant,) = manager._variants.of((three.id, head_context(pieces)))
     assert variant.profile.inter == pytest.approx({one.id: between(three, one), two.id: between(three, two)}, rel=1e-3)
-    assert variant.profile.scores == pytest.approx(
-        paid[three.start : three.stop, one.start : two.stop].sum(1), rel=1e-3, abs=1e-6
-    )
+    kept = manager.store.get(StateKey(three.id, variant.context))
+    assert kept is not None
+    scores = paid[three.start : three.stop, one.start : two.stop].sum(1)
+    assert kept.extra["scores"] == pytest.approx(scores, rel=1e-3, abs=1e-6)
     size = len(three.tokens)
     outer = sum(between(three, part) / size / len(part.tokens) for part in (one, two))
     assert variant.profile.impact == pytest.approx(1 / (1 + np.exp(-outer / (between(three, three) / size**2))), 1e-3)
