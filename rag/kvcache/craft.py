@@ -43,7 +43,8 @@ class VariantRequest(Request):
     def fetch_chunk(self, at: int) -> None:
         """Take the best variant that the store has."""
         piece = self.pieces[at]
-        for choice in self._variants.choices(self._chunk(at), self._before(at), self._alpha):
+        choices = self._variants.choices(self._chunk(at), self._before(at), self._alpha)
+        for choice in sorted(choices, key=lambda choice: choice.variant.context != piece.before):  # an exact one first
             states = self.get(piece, choice.variant.context)
             if states is not None:
                 self.states[at], self._chosen[at] = states, choice

@@ -101,13 +101,15 @@ def test_default_rehearsals_are_texts_where_there_is_a_tokenizer(family: Family,
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_of_the_same_prefix_are_exact(family: Family, name: str):
     model = family(name)
-    manager = KVCacheManager(model, strategy=CacheCraft(0.1, variants=2))
+    manager = KVCacheManager(model, strategy=CacheCraft(0.1, variants=3))
     for segments, computed in [
         (prompt(1, 2, 3), None),
         (prompt(1, 2, 3, question=1), 7),
         (prompt(1, 2, 4, question=2), len(tokens_of([segment("chunk", 4)])) + 7),
         (prompt(1, 2, 4, question=3), 7),
         (prompt(1, 2, 3, question=4), 7),
+        (prompt(5, 6, 6, 6), None),  # a chunk that stands behind itself
+        (prompt(5, 6, 6, 6, question=1), 7),
     ]:
         got = manager.prefill(segments)
         assert_same(got.logits, plain_logits(model, segments))
