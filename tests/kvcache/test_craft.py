@@ -225,3 +225,17 @@ def test_rehearsed_chunks_are_nearer_to_a_full_prefill(family: Family, name: str
 
     assert divergence(CacheCraft(0.0, REHEARSALS)) < 0.95 * divergence(Naive())
     assert divergence(CacheCraft(0.3, REHEARSALS)) < 0.8 * divergence(Share(0.3))
+
+
+def test_scores_are_counted_and_guarded(torch: ModuleType, family: Family):
+    manager = KVCacheManager(family("llama"), strategy=CacheCraft(0.2, REHEARSALS))
+    expected = manager.prefill(prompt(1, 2)).logits
+    kept = next(s for s in manager.store._kept.values() if "scores" in s.extra)  # type: ignore[attr-defined]
+    tensors = sum(part.numel() * 4 for part in (*kept.keys, *kept.values))
+    assert kept.nbytes == tensors + 4 * kept.tokens
+    kept.extra["scores"][3] += 1e-3
+    shapes = [(part.shape[0], part.shape[2], part.shape[2]) for part in kept.keys]
+    assert "damaged" in kept.fault(kept.key, manager.known_as, shapes, kept.tokens, torch.float32)
+    got = manager.prefill(prompt(1, 2))  # which drops them and rehearses anew
+    assert_same(got.logits, expected)
+    assert got.report.segments[2].stored == 2 * kept.tokens
