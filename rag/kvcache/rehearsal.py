@@ -48,7 +48,7 @@ class RehearsedRequest(Request):
         rehearsals: Sequence[tuple[int, ...]],
     ) -> None:
         super().__init__(adapter, store, model, pieces)
-        self._overhead = fix_overhead(2 * share, 0.5, 0.0)
+        self._overhead = fix_overhead(2 * share, 0.5, 0.0)  # nothing seen of a real prompt; the least impact there is
         self._rehearsals = [Piece("chunk", text, 0, segment_id(model, text), self.context) for text in rehearsals]
         self._behind_rehearsals = then(self.context, "rehearsed")
         for rehearsal in self._rehearsals:
@@ -92,20 +92,19 @@ class RehearsedRequest(Request):
 
 def _mean(takes: Sequence[States]) -> States:
     """Of states computed in several contexts."""
+    keys, values = zip(*takes, strict=True)
+    return _layer_means(keys), _layer_means(values)
 
-    def mean(parts: Sequence[Any]) -> Any:
-        return parts[0] if len(parts) == 1 else (sum(part.float() for part in parts) / len(parts)).to(parts[0].dtype)
 
-    return tuple(
-        tuple(mean([take[half][layer] for take in takes]) for layer in range(len(takes[0][half]))) for half in (0, 1)
-    )  # type: ignore[return-value]
+def _layer_means(takes: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    return [(sum(take.float() for take in layer) / len(layer)).to(layer[0].dtype) for layer in zip(*takes, strict=True)]
 
 
 def _distance(one: States, other: States) -> NDArray[np.float32]:
     """float32[tokens]: how far two computations of the same tokens are apart; see `RehearsedRequest`."""
     found: Any = 0.0
     for a, b in zip((*one[0], *one[1]), (*other[0], *other[1]), strict=True):
-        a, b = a.float(), b.float()
+        a, b = a.to(b.device).float(), b.float()  # a store may have moved the first
         spread = b.var(1, correction=0).sum() + 1e-12
         found = found + (a - b).square().sum((0, 2)) / spread
     return np.asarray((found / len(one[0])).cpu().numpy(), np.float32)
