@@ -1,6 +1,7 @@
 """Keys and values of prompt segments, kept between requests and put together at new positions."""
 
 from rag.kvcache.manager import KVCacheManager, Prefilled
+from rag.kvcache.rehearsal import rehearsals_of
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import MemoryStore, SegmentStates, StateKey, StateStore
@@ -24,4 +25,5 @@ __all__ = [
     "StateKey",
     "StateStore",
     "Strategy",
+    "rehearsals_of",
 ]
