@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rag.errors import InputError
 from rag.kvcache.bits import bit_sum
@@ -26,7 +30,8 @@ class SegmentStates:
     """Keys and values of one segment in one context, of all layers; nobody writes into them.
 
     keys, values: a tensor [heads, tokens, d] for each layer; the keys carry no positions. model: fingerprint of the
-    model that computed them. checksum: of all bytes, when they were made.
+    model that computed them. checksum: of all bytes, when they were made. extra: numbers about them by name, such as
+    one for each token.
     """
 
     key: StateKey
@@ -34,10 +39,11 @@ class SegmentStates:
     keys: tuple[Any, ...]
     values: tuple[Any, ...]
     checksum: int = field(default=-1)
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.checksum < 0:
-            object.__setattr__(self, "checksum", _checksum((*self.keys, *self.values)))
+            object.__setattr__(self, "checksum", _checksum((*self.keys, *self.values), self.extra))
 
     @property
     def tokens(self) -> int:
@@ -45,7 +51,8 @@ class SegmentStates:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
+        tensors = sum(int(part.numel()) * int(part.element_size()) for part in (*self.keys, *self.values))
+        return tensors + sum(numbers.nbytes for numbers in self.extra.values())
 
     def fault(self, key: StateKey, model: str, shapes: Sequence[tuple[int, int, int]], tokens: int, dtype: Any) -> str:
         """Why these are not the states that were asked for, or an empty string.
@@ -63,7 +70,7 @@ class SegmentStates:
                 return f"keys of shape {tuple(keys.shape)} instead of {(heads, tokens, wide)}"
             if keys.dtype != dtype or values.dtype != dtype:
                 return f"numbers of type {keys.dtype} instead of {dtype}"
-        if _checksum((*self.keys, *self.values)) != self.checksum:
+        if _checksum((*self.keys, *self.values), self.extra) != self.checksum:
             return "damaged: the checksum differs"
         return ""
 
@@ -137,5 +144,8 @@ class MemoryStore:
             self._nbytes -= states.nbytes
 
 
-def _checksum(parts: Sequence[Any]) -> int:
-    return sum(at * bit_sum(part) for at, part in enumerate(parts, 1)) % (1 << 62)
+def _checksum(parts: Sequence[Any], extra: Mapping[str, NDArray[Any]]) -> int:
+    total = sum(at * bit_sum(part) for at, part in enumerate(parts, 1))
+    for name, numbers in extra.items():
+        total += zlib.crc32(np.ascontiguousarray(numbers).tobytes(), zlib.crc32(name.encode()))
+    return total % (1 << 62)
