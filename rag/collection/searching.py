@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rag.collection import segments
+from rag.collection.columns import MISSING, Column
 from rag.collection.engine import Mirror
 from rag.collection.selection import grouped
 from rag.collection.snapshot import Snapshot
@@ -109,6 +110,12 @@ class Searching:
     def fields(self) -> list[str]:
         """The names that a filter can use."""
         return self._open.columns()[1].names
+
+    def metadata(self, field: str) -> tuple[NDArray[np.int64], Column]:
+        """All chunk ids (int64[n], sorted) and a metadata field as a column over them; MISSING where none has it."""
+        ids, columns = self._open.columns()
+        found = columns.of_chunks(field)
+        return ids, found or Column([MISSING], np.zeros(len(ids), np.int32))
 
     def vectors(self, ids: ArrayLike) -> NDArray[np.float32]:
         """The stored vectors float32[n, dim] of these chunks; NotFoundError."""
