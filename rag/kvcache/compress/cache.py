@@ -10,7 +10,7 @@ from typing import Any
 from rag.errors import InputError, ModelError
 from rag.kvcache.adapter import ModelAdapter
 from rag.kvcache.attention.observe import Observed, received
-from rag.kvcache.compress.codecs import as_codec
+from rag.kvcache.compress.codecs import as_codec, importance
 from rag.kvcache.manager import KVCacheManager, Prefilled
 
 __all__ = ["compress_cache", "compressible"]
@@ -60,7 +60,7 @@ def compress_cache(
         keys, values = made[number].keys[0], made[number].values[0]
         with torch.no_grad():
             codec = as_codec(method, **settings)
-            scores = codec.scores(received(observed.layers[number], keys))
+            scores = importance(received(observed.layers[number], keys))
             less = codec.compress(_unturned(adapter, number, keys), values, scores, budget)
         if less.keys.shape[1] < length:
             turned = _turned(adapter, number, less.keys, less.positions)

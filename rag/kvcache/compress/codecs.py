@@ -10,7 +10,7 @@ from rag.errors import ConfigError, InputError, did_you_mean
 from rag.kvcache.attention.observe import Received
 from rag.kvcache.compress.groups import Compressed, Groups, cosines, count_of, keep_best, merged, protected
 
-__all__ = ["CODECS", "D2O", "EMS", "Codec", "Evict", "KVMerger", "as_codec"]
+__all__ = ["CODECS", "D2O", "EMS", "Codec", "Evict", "KVMerger", "as_codec", "importance"]
 
 
 class Codec(Protocol):
@@ -19,24 +19,27 @@ class Codec(Protocol):
     @property
     def name(self) -> str: ...
 
-    def scores(self, received: Received) -> Any:
-        """How much each token matters, float32[heads, n], from the attention that it received."""
-        ...
-
     def compress(self, keys: Any, values: Any, scores: Any, budget: float) -> Compressed:
         """Keep a share of the tokens, each head its own, all heads equally many: ceil(budget * n).
 
-        keys, values: float[heads, n, d], keys without positions. The first 4 and the last quarter of what stays are
-        always kept. A budget of 1 gives back what was given. Raises InputError for one outside (0, 1].
+        keys, values: float[heads, n, d], keys without positions. scores: float32[heads, n], at least 0, how much each
+        token matters (see `importance`). The first 4 and the last quarter of what stays are always kept. A budget of 1
+        gives back what was given. Raises InputError for one outside (0, 1].
         """
         ...
 
 
-class _Base:
-    """What codecs have in common: the score, and the ends of the scale of budgets."""
+def importance(received: Received) -> Any:
+    """How much each token matters, float32[heads, n]: its share of all attention plus its share of the recent.
 
-    def scores(self, received: Received) -> Any:
-        return received.total
+    Accumulated attention favours early tokens, which more queries see, and recent attention what the last ones ask for;
+    the sum is EMS's global-local score (arXiv:2412.08521) in its plainest form.
+    """
+    return sum(part / part.sum(-1, keepdim=True).clamp_min(1e-30) for part in (received.total, received.recent))
+
+
+class _Base:
+    """What codecs have in common: both ends of the scale of budgets."""
 
     def compress(self, keys: Any, values: Any, scores: Any, budget: float) -> Compressed:
         import torch
@@ -55,7 +58,7 @@ class _Base:
 
 @dataclass
 class Evict(_Base):
-    """Keep the tokens that received most attention and drop the others (H2O, arXiv:2306.14048; SnapKV by `recent`)."""
+    """Keep the tokens with the largest scores and drop the others, as H2O (arXiv:2306.14048) and SnapKV do."""
 
     name: ClassVar[str] = "evict"
 
@@ -70,9 +73,9 @@ class Evict(_Base):
 
 @dataclass
 class KVMerger(_Base):
-    """Merge runs of neighbours whose keys are alike into the one that received most attention (arXiv:2407.08454).
+    """Merge runs of neighbours whose keys are alike into the one that matters most (arXiv:2407.08454).
 
-    A quarter of what stays is protected for its scores, as the first and last tokens are. Two neighbours are joined if
+    A third of what stays is protected for its scores, as the first and last tokens are. Two neighbours are joined if
     their keys' cosine is among the largest, as many as the budget asks for, which is what a search for the paper's
     threshold leads to. Weights fall with the distance from the pivot as a Gaussian.
     """
@@ -105,7 +108,7 @@ class KVMerger(_Base):
 
         tokens = scores.shape[1]
         sinks, recent = protected(tokens, count)
-        heavy = max(0, min(count // 4, (count - sinks - recent - 1) // 2))  # each may cut a run in two
+        heavy = max(0, min(count // 3, (count - sinks - recent - 1) // 2))  # each may cut a run in two
         alone = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
         middle = scores[:, sinks : tokens - recent]
         alone.scatter_(1, sinks + middle.topk(min(heavy, middle.shape[1]), -1).indices, True)
@@ -131,10 +134,12 @@ class D2O(_Base):
     """Drop what received little attention, but merge it into a kept token that it resembles (arXiv:2406.13035).
 
     `tau` float32[heads]: how alike they must be, a moving average over calls (equation 10), beta the weight of the new
-    largest similarity.
+    largest similarity. Weights are exp(similarity), 1 that of a kept token with itself (equation 11), times the scores
+    unless `by_score` is False.
     """
 
     beta: float = 0.7
+    by_score: bool = True
     tau: Any = field(default=None, init=False)
     name: ClassVar[str] = "d2o"
 
@@ -153,6 +158,8 @@ class D2O(_Base):
         slots.scatter_(1, positions, torch.arange(count, device=keys.device).expand(len(keys), -1))
         slots.scatter_(1, leaving, nearest)
         weights = torch.full(scores.shape, 1.0, device=keys.device).scatter_(1, leaving, alike).exp()
+        if self.by_score:
+            weights = weights * scores.clamp_min(1e-9)
         return merged(keys, values, Groups(positions, slots), weights, scores)
 
     def remember(self, alike: Any) -> None:
@@ -167,23 +174,13 @@ class D2O(_Base):
 class EMS(_Base):
     """Evict, then merge what is next into centres, each head by itself (arXiv:2412.08521).
 
-    The score is the larger of a token's mean attention from all queries that see it, and from the last ones, each
-    smoothed over 7 tokens. As many tokens as are kept come next by score: each joins the centre it resembles most, or
-    the zero class, which is dropped, where no cosine reaches `alike`. The rest is dropped. Weights are scores; keys are
-    averaged in direction and length.
+    As many tokens as are kept come next by score: each joins the centre it resembles most, or the zero class, which is
+    dropped, where no cosine reaches `alike`. The rest is dropped. Weights are scores; keys are averaged in direction
+    and in length.
     """
 
-    alike: float = 0.6
+    alike: float = 0.7
     name: ClassVar[str] = "ems"
-
-    def scores(self, received: Received) -> Any:
-        from torch.nn.functional import max_pool1d
-
-        def scaled(share: Any) -> Any:
-            smooth = max_pool1d(share[:, None], 7, 1, 3)[:, 0]
-            return smooth / smooth.amax(-1, keepdim=True).clamp_min(1e-12)
-
-        return scaled(received.total / received.seen.clamp_min(1)).maximum(scaled(received.recent))
 
     def _compress(self, keys: Any, values: Any, scores: Any, count: int) -> Compressed:
         import torch
