@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from rag.errors import ConfigError, did_you_mean
-from rag.index import GraphIndex
+from rag.index import GraphIndex, ScanIndex
 from rag.kvcache.attention.partial import Logits, Partial, attend_to
 
 __all__ = ["RETRIEVERS", "IndexRetriever", "PageRetriever", "Retriever", "as_retriever"]
 
-_SAMPLE = 512
-"""Queries that an index is fitted to."""
+_SAMPLE = 1024
+"""Queries that an index is fitted to, the last ones."""
+_WALKED = 96
+"""A walk that expands k keys scores about so many times k."""
 
 
 class Retriever(Protocol):
@@ -36,24 +38,22 @@ class IndexRetriever:
     """The keys of the largest inner products with a query, by the native graph index (RetrievalAttention).
 
     Args:
-        queries: float32[m, d] that were asked of these keys. Queries are unlike keys, so how far walks have to go is
-            measured with them, not with keys.
-        k: keys for each query; all of them if there are fewer, which is exact.
-        recall: share of the true nearest to be found.
+        queries: float32[m, d] that were asked of these keys, as links are made of them: queries are unlike keys, and
+            between keys that are near to each other a walk gets lost (`GraphIndex.project`).
+        k: keys for each query, and how many a walk expands; all of them if there are fewer, which is exact.
 
-    D. Liu et al., arXiv:2409.10516. The graph links keys to keys, as for any vectors: it is not made of the queries'
-    neighbours, as RoarGraph's is. Indexes of less than 4,096 keys are scanned.
+    D. Liu et al., arXiv:2409.10516. Up to about 100 k keys the index is scanned, which is cheaper there than a walk and
+    misses nothing.
     """
 
     name: ClassVar[str] = "index"
 
-    def __init__(self, queries: Any, k: int = 100, recall: float = 0.95) -> None:
+    def __init__(self, queries: Any, k: int = 100) -> None:
         if k < 1:
             raise ConfigError(f"k is {k} keys to attend to, expected 1 or more")
-        self.k, self.recall = k, recall
+        self.k = k
         self._queries = _host(queries)[-_SAMPLE:]
-        self._index = GraphIndex(self._queries.shape[1], "ip", "float32", threads=1)
-        self._measured = 0  # keys when the effort was last measured
+        self._index: ScanIndex | GraphIndex = ScanIndex(self._queries.shape[1], "ip", "float32")
         self._values: Any = None
 
     def __len__(self) -> int:
@@ -62,19 +62,22 @@ class IndexRetriever:
     def add(self, keys: Any, values: Any) -> None:
         import torch
 
-        first = len(self)
-        self._index.add(np.arange(first, first + len(keys)), _host(keys))
+        vectors, first = _host(keys), len(self)
+        if not first and len(vectors) > _WALKED * self.k:
+            self._index = GraphIndex(vectors.shape[1], "ip", "float32", threads=1)
+        self._index.add(np.arange(first, first + len(vectors)), vectors)
+        if isinstance(self._index, GraphIndex) and not first:
+            self._index.project(self._queries)
         self._values = values.clone() if self._values is None else torch.cat([self._values, values])
-        effort = self._index.stats().effort
-        if effort is not None and effort.vectors != self._measured:
-            self._measured = self._index.calibrate(self._queries).vectors
 
     def attend(self, queries: Any, logits: Logits) -> Partial:
         import torch
 
-        everything = self.k >= len(self)
-        wanted = min(self.k, len(self))
-        found = self._index.search(_host(queries), wanted, recall=1.0 if everything else self.recall, threads=1)
+        asked, wanted = _host(queries), min(self.k, len(self))
+        if isinstance(self._index, GraphIndex) and wanted < len(self):
+            found = self._index.search(asked, wanted, effort=self.k, threads=1)
+        else:
+            found = self._index.search(asked, wanted, threads=1)
         values = self._values[torch.from_numpy(found.ids)]
         part = attend_to(logits(torch.from_numpy(found.scores))[:, None], values)
         return Partial(part.output[:, 0], part.peak[:, 0], part.total[:, 0])

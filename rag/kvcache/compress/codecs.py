@@ -12,6 +12,8 @@ from rag.kvcache.compress.groups import Compressed, Groups, cosines, count_of, k
 
 __all__ = ["CODECS", "D2O", "EMS", "Codec", "Evict", "KVMerger", "as_codec", "importance"]
 
+_ROUNDING = 1e-6
+
 
 class Codec(Protocol):
     """A way to keep fewer keys and values; one object for each layer."""
@@ -86,6 +88,8 @@ class KVMerger(_Base):
         import torch
 
         tokens = keys.shape[1]
+        if count == sum(protected(tokens, count)):  # five or less: there is no room for what is between them
+            return Evict()._compress(keys, values, scores, count)
         alone = self._protected(scores, count)
         alike = torch.nn.functional.cosine_similarity(keys[:, :-1].float(), keys[:, 1:].float(), dim=-1)
         alike.masked_fill_(alone[:, :-1] | alone[:, 1:], -torch.inf)
@@ -153,7 +157,7 @@ class D2O(_Base):
         gone = keys.gather(1, leaving[..., None].expand(-1, -1, keys.shape[2]))
         alike, nearest = cosines(gone, kept).max(-1)
         self.remember(alike)
-        nearest = torch.where(alike >= self.tau[:, None], nearest, count)
+        nearest = torch.where(alike >= self.tau[:, None] - _ROUNDING, nearest, count)
         slots = torch.empty_like(stays, dtype=torch.long)
         slots.scatter_(1, positions, torch.arange(count, device=keys.device).expand(len(keys), -1))
         slots.scatter_(1, leaving, nearest)
