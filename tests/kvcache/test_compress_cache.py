@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -209,6 +211,18 @@ def test_a_model_that_knows_nothing_of_it_is_noticed(torch: ModuleType, family: 
     small = compress_cache(manager, prefilled, observed, layers=[LAYER])
     with pytest.raises(ModelError, match="attending"):
         model(input_ids=torch.tensor([[3]]), past_key_values=small.cache)
+
+
+def test_states_have_the_same_name_while_a_model_attends(family: Family):
+    model = family("llama")
+    with attending(model):
+        inside = KVCacheManager(model).known_as
+    assert KVCacheManager(model).known_as == inside
+
+
+def test_the_packages_load_no_torch():
+    code = "import rag.kvcache.attention, rag.kvcache.compress, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_attention_function_comes_back(torch: ModuleType, family: Family):

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from rag.errors import ModelError
+from rag.kvcache.adapter import WRAPPED, kernel_of
 
 __all__ = ["OwnAttention", "Watcher", "attending", "is_attending", "mark", "watcher"]
 
-_PREFIX = "rag_"
 _BASES = ("sdpa", "eager")
 _MARK = "_rag_attention"
 
@@ -38,7 +38,7 @@ class OwnAttention(Protocol):
 
 
 class Watcher(Protocol):
-    """Sees every call of attention; see `rag.kvcache.attention.observe`."""
+    """Sees every call of attention to a whole text; see `rag.kvcache.attention.observe`."""
 
     def see(self, layer: int, query: Any, keys: int, mask: Any, scaling: float, softcap: float | None) -> None: ...
 
@@ -69,12 +69,12 @@ def attending(model: Any) -> Iterator[None]:
             _users[model] -= 1
             if not _users[model]:
                 del _users[model]
-                model.set_attn_implementation(_kernel(model).removeprefix(_PREFIX))
+                model.set_attn_implementation(kernel_of(model))
 
 
 def is_attending(config: Any) -> bool:
     """Whether the model of this configuration honours marked keys just now."""
-    return str(config._attn_implementation).startswith(_PREFIX)
+    return str(config._attn_implementation).startswith(WRAPPED)
 
 
 def mark(keys: Any, how: Any) -> Any:
@@ -87,12 +87,8 @@ def mark(keys: Any, how: Any) -> Any:
     return marked
 
 
-def _kernel(model: Any) -> str:
-    return str(model.config.get_text_config()._attn_implementation)
-
-
 def _switch(model: Any) -> None:
-    base = _kernel(model)
+    base = kernel_of(model)
     if base not in _BASES or not model._can_set_attn_implementation():
         raise ModelError(
             f"the attention of {type(model).__name__} ({base!r}) cannot be told how to attend",
@@ -101,9 +97,9 @@ def _switch(model: Any) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask, sdpa_mask
 
-    AttentionInterface.register(_PREFIX + base, _wrapped(base))
-    AttentionMaskInterface.register(_PREFIX + base, sdpa_mask if base == "sdpa" else eager_mask)
-    model.set_attn_implementation(_PREFIX + base)
+    AttentionInterface.register(WRAPPED + base, _wrapped(base))
+    AttentionMaskInterface.register(WRAPPED + base, sdpa_mask if base == "sdpa" else eager_mask)
+    model.set_attn_implementation(WRAPPED + base)
 
 
 def _wrapped(base: str) -> Callable[..., Any]:
@@ -113,7 +109,7 @@ def _wrapped(base: str) -> Callable[..., Any]:
     def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> Any:
         scaling = settings.get("scaling") or query.shape[-1] ** -0.5
         softcap = settings.get("softcap")
-        if (watching := watcher.get()) is not None:
+        if (watching := watcher.get()) is not None and settings.get("sliding_window") is None:
             watching.see(module.layer_idx, query, key.shape[-2], attention_mask, scaling, softcap)
         if (marked := getattr(key, _MARK, None)) is not None:
             how = marked[0]
@@ -122,7 +118,7 @@ def _wrapped(base: str) -> Callable[..., Any]:
             attention_mask = _biased(query, key, how)
         if base == "sdpa":
             return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        own = sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+        own = sys.modules[type(module).__module__].eager_attention_forward
         return own(module, query, key, value, attention_mask, **settings)
 
     return attention

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from rag.errors import ModelError
+from rag.errors import InputError, ModelError
 from rag.kvcache.attention.interface import is_attending, mark
 from rag.kvcache.attention.partial import Logits, Partial, attend_to, joined
 from rag.kvcache.attention.retrievers import Retriever
@@ -29,6 +29,8 @@ class SearchedLayer(DynamicLayer):  # type: ignore[misc]
     recent. Attention is that over the tokens that stay, joined with that over those found. For one text at a time.
     """
 
+    is_croppable = False
+
     def __init__(
         self, keys: Any, values: Any, retrievers: Sequence[Retriever], sinks: int, recent: int, config: Any
     ) -> None:
@@ -45,6 +47,8 @@ class SearchedLayer(DynamicLayer):  # type: ignore[misc]
                 "most of the cache is to be searched, and the model's attention knows nothing of it",
                 hint="with attending(model): model.generate(...)",
             )
+        if len(key_states) != 1:
+            raise InputError(f"{len(key_states)} texts at a time for a cache that is searched for one", hint="no beams")
         self._move(_BLOCK)
         keys, values = super().update(key_states, value_states)
         return mark(keys, self), values

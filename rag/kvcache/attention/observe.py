@@ -34,7 +34,7 @@ class Observation:
 
 @dataclass
 class Observed:
-    """What was seen: an observation for each layer, of the last forward pass through it.
+    """What was seen: an observation for each layer without a window, of the last forward pass through it.
 
     rows: how many queries are kept for each layer, the last ones; None for all, which takes about as much memory as
     the keys of all query heads.
@@ -61,7 +61,7 @@ def observing(model: Any, rows: int | None = None) -> Iterator[Observed]:
     """Record the queries of what the model reads within this block, in this thread.
 
     Around `manager.prefill` these are the queries of the tokens that were computed for this prompt, the question's
-    last: where chunks are reused, their own are not among them. Positions are those of layers with full attention.
+    last: where chunks are reused, their own are not among them.
     Raises ModelError as `attending` does.
     """
     observed = Observed(rows)

@@ -15,7 +15,7 @@ __all__ = ["RETRIEVERS", "IndexRetriever", "PageRetriever", "Retriever", "as_ret
 _SAMPLE = 1024
 """Queries that an index is fitted to, the last ones."""
 _WALKED = 96
-"""A walk that expands k keys scores about so many times k."""
+"""So many times as many keys as a walk expands cost as much to scan."""
 
 
 class Retriever(Protocol):
@@ -40,7 +40,8 @@ class IndexRetriever:
     Args:
         queries: float32[m, d] that were asked of these keys, as links are made of them: queries are unlike keys, and
             between keys that are near to each other a walk gets lost (`GraphIndex.project`).
-        k: keys for each query, and how many a walk expands; all of them if there are fewer, which is exact.
+        k: keys for each query, and how many a walk expands (at least 32); all of them if there are fewer, which is
+            exact.
 
     D. Liu et al., arXiv:2409.10516. Up to about 100 k keys the index is scanned, which is cheaper there than a walk and
     misses nothing.
@@ -51,7 +52,7 @@ class IndexRetriever:
     def __init__(self, queries: Any, k: int = 100) -> None:
         if k < 1:
             raise ConfigError(f"k is {k} keys to attend to, expected 1 or more")
-        self.k = k
+        self.k, self._effort = k, max(k, 32)
         self._queries = _host(queries)[-_SAMPLE:]
         self._index: ScanIndex | GraphIndex = ScanIndex(self._queries.shape[1], "ip", "float32")
         self._values: Any = None
@@ -63,7 +64,7 @@ class IndexRetriever:
         import torch
 
         vectors, first = _host(keys), len(self)
-        if not first and len(vectors) > _WALKED * self.k:
+        if not first and len(vectors) > _WALKED * self._effort:
             self._index = GraphIndex(vectors.shape[1], "ip", "float32", threads=1)
         self._index.add(np.arange(first, first + len(vectors)), vectors)
         if isinstance(self._index, GraphIndex) and not first:
@@ -75,7 +76,7 @@ class IndexRetriever:
 
         asked, wanted = _host(queries), min(self.k, len(self))
         if isinstance(self._index, GraphIndex) and wanted < len(self):
-            found = self._index.search(asked, wanted, effort=self.k, threads=1)
+            found = self._index.search(asked, wanted, effort=self._effort, threads=1)
         else:
             found = self._index.search(asked, wanted, threads=1)
         values = self._values[torch.from_numpy(found.ids)]

@@ -66,7 +66,9 @@ def cosines(keys: Any, others: Any) -> Any:
     return normalize(keys.float(), dim=-1) @ normalize(others.float(), dim=-1).transpose(-1, -2)
 
 
-def merged(keys: Any, values: Any, groups: Groups, weights: Any, scores: Any, *, by_direction: bool = False) -> Compressed:
+def merged(
+    keys: Any, values: Any, groups: Groups, weights: Any, scores: Any, *, by_direction: bool = False
+) -> Compressed:
     """Each group's weighted mean of keys and values, in the place of the token that stays.
 
     weights: float32[heads, n], at least 0, brought to a sum of 1 in each group. scores: attention each token received.

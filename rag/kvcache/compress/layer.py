@@ -22,6 +22,8 @@ class CompressedLayer(DynamicLayer):  # type: ignore[misc]
     of other layers go on as if nothing was compressed.
     """
 
+    is_croppable = False
+
     def __init__(self, keys: Any, values: Any, bias: Any, read: int, config: Any) -> None:
         super().__init__()
         self.keys, self.values, self.bias, self.config = keys, values, bias, config
@@ -39,7 +41,7 @@ class CompressedLayer(DynamicLayer):  # type: ignore[misc]
         return mark(keys, self.bias), values
 
     def get_seq_length(self) -> int:
-        return int(self.keys.shape[-2]) + self.dropped
+        return int(self.keys.shape[-2] + self.dropped)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
