@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from rag.errors import ConfigError, InputError, did_you_mean
 from rag.kvcache.attention.observe import Received
-from rag.kvcache.compress.groups import Compressed, Groups, cosines, count_of, keep_best, merged, protected
+from rag.kvcache.compress.groups import Compressed, Groups, cosines, count_of, keep_best, merged, protected, runs_of
 
 __all__ = ["CODECS", "D2O", "EMS", "Codec", "Evict", "KVMerger", "as_codec", "importance"]
 
@@ -93,14 +93,10 @@ class KVMerger(_Base):
         alone = self._protected(scores, count)
         alike = torch.nn.functional.cosine_similarity(keys[:, :-1].float(), keys[:, 1:].float(), dim=-1)
         alike.masked_fill_(alone[:, :-1] | alone[:, 1:], -torch.inf)
-        joins = alike.topk(tokens - count, -1).indices
-        first = torch.ones(len(keys), tokens, dtype=torch.bool, device=keys.device)
-        first.scatter_(1, joins + 1, False)
-        slots = first.int().cumsum(-1) - 1
-        slots = slots.long()
+        begins, slots = runs_of(alike, count)
         order = scores.argsort(dim=-1, descending=True, stable=True)
         order = order.gather(1, slots.gather(1, order).argsort(dim=-1, stable=True))  # by run, the pivot first
-        starts = first.int().argsort(dim=-1, descending=True, stable=True)[:, :count]
+        starts = begins.int().argsort(dim=-1, descending=True, stable=True)[:, :count]
         positions = order.gather(1, starts)
         pivots = positions.gather(1, slots)[..., None].expand(keys.shape)
         weights = self._weights((keys.float() - keys.float().gather(1, pivots)).square().sum(-1), slots, count)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SINKS", "Compressed", "Groups", "cosines", "count_of", "keep_best", "merged", "protected"]
+__all__ = ["SINKS", "Compressed", "Groups", "cosines", "count_of", "keep_best", "merged", "protected", "runs_of"]
 
 SINKS = 4
 """First tokens that always stay: much attention goes there whatever they say (StreamingLLM, arXiv:2309.17453)."""
@@ -57,6 +57,20 @@ def keep_best(scores: Any, count: int) -> Any:
     ranked = scores.float().clone()
     ranked[:, :sinks] = ranked[:, scores.shape[1] - recent :] = math.inf
     return ranked.topk(count, -1).indices.sort(-1).values
+
+
+def runs_of(alike: Any, count: int) -> tuple[Any, Any]:
+    """Cut tokens into `count` runs of neighbours, joining where `alike` float32[heads, n - 1] is largest.
+
+    `alike` is between a token and the next one, -inf for never. Returns bool[heads, n], where a run begins, and
+    int64[heads, n], the run of each token.
+    """
+    import torch
+
+    joins = alike.topk(alike.shape[1] + 1 - count, -1).indices
+    begins = torch.ones(len(alike), alike.shape[1] + 1, dtype=torch.bool, device=alike.device)
+    begins.scatter_(1, joins + 1, False)
+    return begins, begins.long().cumsum(-1) - 1
 
 
 def cosines(keys: Any, others: Any) -> Any:
