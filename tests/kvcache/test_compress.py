@@ -197,3 +197,13 @@ def test_codecs_by_name():
     assert as_codec("ems", alike=0.5) == EMS(alike=0.5)
     with pytest.raises(ConfigError, match="did you mean 'kvmerger'"):
         as_codec("kvmerge")
+
+
+def test_blocks_of_cosines_make_no_difference(torch: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    parts = text(50)
+    whole = [as_codec(method).compress(*parts, 0.4) for method in ("d2o", "ems")]
+    monkeypatch.setattr("rag.kvcache.compress.groups._BLOCK", 100)
+    for method, expected in zip(("d2o", "ems"), whole, strict=True):
+        got = as_codec(method).compress(*parts, 0.4)
+        assert torch.equal(got.positions, expected.positions)
+        assert torch.allclose(got.keys, expected.keys, atol=1e-6)

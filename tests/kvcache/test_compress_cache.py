@@ -195,6 +195,9 @@ def test_what_cannot_be_compressed_is_refused(torch: ModuleType, family: Family)
         prefilled = manager.prefill(prompt(1, 2))
     with pytest.raises(InputError, match="layer 0 of 3 cannot be compressed"):
         compress_cache(manager, prefilled, observed, layers=[0])
+    small = compress_cache(manager, prefilled, observed, layers=[LAYER])
+    with pytest.raises(InputError, match="it was compressed before"):
+        compress_cache(manager, small, observed, layers=[LAYER])
     del observed.layers[LAYER]
     with pytest.raises(InputError, match="layer 1 was not observed"):
         compress_cache(manager, prefilled, observed, layers=[LAYER])

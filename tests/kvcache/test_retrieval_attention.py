@@ -187,6 +187,8 @@ def test_what_makes_no_sense_is_refused(torch: ModuleType, family: Family):
     with pytest.raises(InputError, match="-1 first"):
         search_cache(manager, prefilled, observed, sinks=-1)
     searched = search_cache(manager, prefilled, observed, sinks=1, recent=1)
+    with pytest.raises(InputError, match=f"holds 2 of {len(prefilled.tokens)} tokens"):
+        search_cache(manager, searched, observed, sinks=1, recent=1)
     with pytest.raises(ModelError, match="attending"):
         model(input_ids=torch.tensor([[3]]), past_key_values=searched.cache)
     two = randoms(torch, 2, 2, 1, 16)

@@ -46,14 +46,16 @@ def search_cache(
         raise ModelError(f"the cache of this model cannot be searched: {manager.support.reason}")
     if sinks < 0 or recent < 0:
         raise InputError(f"{sinks} first and {recent} last tokens to attend to, expected 0 or more")
-    config = manager.model.config.get_text_config()
+    length, config = len(prefilled.tokens), manager.model.config.get_text_config()
     layers = [copy(layer) for layer in prefilled.cache.layers]  # an update replaces a layer's tensors
     for number, window in enumerate(adapter.windows):
-        if window is not None or len(prefilled.tokens) <= sinks + recent:
+        if window is not None or length <= sinks + recent:
             continue
         if number not in observed.layers:
             raise InputError(f"layer {number} was not observed", hint="with observing(model) as observed: prefill")
         keys, values = layers[number].keys, layers[number].values
+        if keys.shape[-2] != length:
+            raise InputError(f"layer {number} holds {keys.shape[-2]} of {length} tokens: it was compressed before")
         asked = observed.layers[number].queries.unflatten(0, (keys.shape[1], -1))
         asked = asked.transpose(1, 2).flatten(1, 2)  # of all query heads of a KV head, the last token's at the end
         with torch.no_grad():

@@ -89,7 +89,8 @@ def mark(keys: Any, how: Any) -> Any:
 
 def _switch(model: Any) -> None:
     base = kernel_of(model)
-    if base not in _BASES or not model._can_set_attn_implementation():
+    own = hasattr(sys.modules[type(model).__module__], "eager_attention_forward")
+    if base not in _BASES or not model._can_set_attn_implementation() or (base == "eager" and not own):
         raise ModelError(
             f"the attention of {type(model).__name__} ({base!r}) cannot be told how to attend",
             hint="load the model with attn_implementation='sdpa' or 'eager'; a few old families have none of these",

@@ -58,6 +58,8 @@ def compress_cache(
         if number not in observed.layers:
             raise InputError(f"layer {number} was not observed", hint="with observing(model) as observed: prefill")
         keys, values = made[number].keys[0], made[number].values[0]
+        if keys.shape[-2] != length:
+            raise InputError(f"layer {number} holds {keys.shape[-2]} of {length} tokens: it was compressed before")
         with torch.no_grad():
             codec = as_codec(method, **settings)
             scores = importance(received(observed.layers[number], keys))

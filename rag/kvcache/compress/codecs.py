@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from rag.errors import ConfigError, InputError, did_you_mean
 from rag.kvcache.attention.observe import Received
-from rag.kvcache.compress.groups import Compressed, Groups, cosines, count_of, keep_best, merged, protected, runs_of
+from rag.kvcache.compress.groups import Compressed, Groups, count_of, keep_best, merged, nearest, protected, runs_of
 
 __all__ = ["CODECS", "D2O", "EMS", "Codec", "Evict", "KVMerger", "as_codec", "importance"]
 
@@ -151,12 +151,12 @@ class D2O(_Base):
         stays = torch.zeros(scores.shape, dtype=torch.bool, device=keys.device).scatter_(1, positions, True)
         leaving = (~stays).nonzero()[:, 1].reshape(len(keys), -1)
         gone = keys.gather(1, leaving[..., None].expand(-1, -1, keys.shape[2]))
-        alike, nearest = cosines(gone, kept).max(-1)
+        alike, centre = nearest(gone, kept)
         self.remember(alike)
-        nearest = torch.where(alike >= self.tau[:, None] - _ROUNDING, nearest, count)
+        centre = torch.where(alike >= self.tau[:, None] - _ROUNDING, centre, count)
         slots = torch.empty_like(stays, dtype=torch.long)
         slots.scatter_(1, positions, torch.arange(count, device=keys.device).expand(len(keys), -1))
-        slots.scatter_(1, leaving, nearest)
+        slots.scatter_(1, leaving, centre)
         weights = torch.full(scores.shape, 1.0, device=keys.device).scatter_(1, leaving, alike).exp()
         if self.by_score:
             weights = weights * scores.clamp_min(1e-9)
@@ -190,9 +190,9 @@ class EMS(_Base):
         ranked = scores.clone().scatter_(1, positions, -torch.inf)
         next_best = ranked.topk(min(count, keys.shape[1] - count), -1).indices
         candidates = keys.gather(1, next_best[..., None].expand(-1, -1, keys.shape[2]))
-        alike, nearest = cosines(candidates, kept).max(-1)
+        alike, centre = nearest(candidates, kept)
         slots = torch.full(scores.shape, count, device=keys.device)
-        slots.scatter_(1, next_best, torch.where(alike >= self.alike, nearest, count))
+        slots.scatter_(1, next_best, torch.where(alike >= self.alike, centre, count))
         slots.scatter_(1, positions, torch.arange(count, device=keys.device).expand(len(keys), -1))
         return merged(keys, values, Groups(positions, slots), scores.clamp_min(1e-9), scores, by_direction=True)
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SINKS", "Compressed", "Groups", "cosines", "count_of", "keep_best", "merged", "protected", "runs_of"]
+__all__ = ["SINKS", "Compressed", "Groups", "count_of", "keep_best", "merged", "nearest", "protected", "runs_of"]
 
 SINKS = 4
 """First tokens that always stay: much attention goes there whatever they say (StreamingLLM, arXiv:2309.17453)."""
+_BLOCK = 1 << 24
+"""Cosines that are computed at a time."""
 _RECENT = 4
 """One in so many of the tokens that stay are the last ones (D2O, section 4.2)."""
 
@@ -73,11 +75,18 @@ def runs_of(alike: Any, count: int) -> tuple[Any, Any]:
     return begins, begins.long().cumsum(-1) - 1
 
 
-def cosines(keys: Any, others: Any) -> Any:
-    """Cosine of each of keys float[heads, a, d] with each of others [heads, b, d]; float32[heads, a, b]."""
+def nearest(keys: Any, others: Any) -> tuple[Any, Any]:
+    """The largest cosine of each of keys float[heads, a, d] with others [heads, b, d], and whose that is.
+
+    Returns float32[heads, a] and int64[heads, a]; in blocks, so that memory does not grow with a * b.
+    """
+    import torch
     from torch.nn.functional import normalize
 
-    return normalize(keys.float(), dim=-1) @ normalize(others.float(), dim=-1).transpose(-1, -2)
+    units, among = normalize(keys.float(), dim=-1), normalize(others.float(), dim=-1).transpose(-1, -2)
+    step = max(1, _BLOCK // (len(keys) * others.shape[1]))
+    found = [(block @ among).max(-1) for block in units.split(step, 1)]
+    return torch.cat([one.values for one in found], 1), torch.cat([one.indices for one in found], 1)
 
 
 def merged(
