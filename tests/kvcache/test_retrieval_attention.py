@@ -216,3 +216,20 @@ def test_queries_of_several_tokens_see_no_later_ones(torch: ModuleType, family: 
             rows.append(model(input_ids=torch.tensor([changed]), past_key_values=searched.cache).logits[0])
     assert torch.equal(rows[0][:-1], rows[1][:-1])
     assert not torch.equal(rows[0][-1], rows[1][-1])
+
+
+def test_sixteen_bits(torch: ModuleType):
+    for dtype in (torch.bfloat16, torch.float16):
+        model = make_model("gemma3").to(dtype)
+        manager = KVCacheManager(model, strategy="full")
+        with observing(model) as observed:
+            prefilled = manager.prefill(prompt(1, 2, 3))
+        token = torch.tensor([[5]])
+        with torch.no_grad():
+            expected = model(input_ids=token, past_key_values=copy.deepcopy(prefilled.cache)).logits
+        for method in ("index", "pages"):
+            searched = search_cache(manager, prefilled, observed, method, sinks=4, recent=9, k=10_000)
+            with attending(model), torch.no_grad():
+                got = model(input_ids=token, past_key_values=searched.cache).logits
+            assert got.dtype == dtype
+            assert float((got - expected).abs().max()) < 0.02 * float(expected.abs().max())
