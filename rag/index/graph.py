@@ -19,6 +19,7 @@ from rag.index.filter import IdFilter, prepared
 from rag.index.inputs import as_ids, as_vectors, check_count, check_k
 from rag.index.native import Codec, NativeIndex, ScanStats
 from rag.index.order import ORDERS, Order, insertion_order
+from rag.index.projection import NO_ROW, project
 from rag.index.protocol import Matches, Metric
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = ["GraphIndex", "GraphStats"]
 Links: TypeAlias = Literal["vamana", "hnsw"]
 
 _SAMPLE = 256  # vectors that stand in for queries when effort is measured
+_PROJECTED = 512  # queries that effort is measured by, of those that links were made of
 _TRUE = 500  # candidates of a scan whose best eleven are taken for the true ones
 _FEW = 4096  # fewer vectors are scanned anyway
 _GROWTH = 1.5  # the effort is measured anew when there are so many times the vectors
@@ -39,7 +41,6 @@ _WAITING, _WAITING_SHARE = 2048, 1 / 32  # so many rows may wait to be linked, o
 _FILTERED = 0.6  # of the misses that are allowed are aimed at under a filter, where the curve was not measured
 _SIGHT = 4096  # vectors that a search keeps in sight, at most
 _ALPHA = {"vamana": 1.2, "hnsw": 1.0}
-_NO_ROW = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,33 @@ class GraphIndex(NativeIndex):
             self._measure(stand_ins(self._store.vectors(unseen)), IdFilter(seen))
             order = None
         self._graph.grow(0, order, self._threads)
+
+    def project(self, queries: NDArray[np.float32], *, answers: int = 100) -> EffortCurve:
+        """Link vectors that answer the same queries float32[q, dim], and measure the effort by them, as `calibrate`.
+
+        For queries that are unlike the vectors, such as those of attention and its keys: links between near vectors
+        do not lead from one answer to the next there. Up to 60 % of a vector's links are replaced, where queries found
+        it among their best `answers`; later additions are linked to near vectors. See `rag.index.projection`. Takes
+        q * answers^2 numbers of 8 bytes for a moment. Raises InputError when the index or the queries are empty.
+        """
+        matrix = as_vectors(queries, self.dim, "queries")
+        if not len(self) or not len(matrix):
+            raise InputError(f"{len(self)} vectors and {len(matrix)} queries: there is nothing to project")
+        with self._linking:
+            store = self._checked()
+            self._link()
+            found, _ = store.scan(matrix, min(check_count(answers, "answers"), len(self)), None, 0, self._threads)
+            with self._writing:
+                live = np.flatnonzero(~self._dead())
+                ids = self._ids()[live]
+                order = np.argsort(ids)
+                rows = live[order[np.searchsorted(ids[order], found)]]
+                (ground, links), *upper = self._graph.levels()
+                linked = self._graph.linked
+                graph = self._empty_graph(store)
+                graph.attach([(ground, project(links[:linked], rows)), *upper], linked, self._graph.longest)
+                self._graph = graph
+            return self._measure(matrix[-_PROJECTED:], None)
 
     def _arranged(self) -> NDArray[np.uint32] | None:
         """The order in which rows that wait are to be linked, counted from the first; None: they are to be shuffled."""
@@ -302,7 +330,7 @@ class GraphIndex(NativeIndex):
         with self._writing:
             levels, linked = self._graph.levels(), self._graph.linked
             links = levels[0][1][:linked]
-            degree = float((links != _NO_ROW).sum(1).mean()) if linked else 0.0
+            degree = float((links != NO_ROW).sum(1).mean()) if linked else 0.0
             places = (linked, *(len(rows) for rows, _ in levels[1:]))
             size = sum(rows.nbytes + its_links.nbytes for rows, its_links in levels)
             waiting = self._store.rows - linked - int(self._dead()[linked:].sum())

@@ -12,7 +12,16 @@ from rag.errors import ModelError
 from rag.kvcache.bits import bit_sum
 from rag.kvcache.rotary import Rotation, frequencies, matching_rotation
 
-__all__ = ["ModelAdapter", "Unsupported", "adapter_of", "fingerprint", "only_last_logits", "tolerance"]
+__all__ = [
+    "WRAPPED",
+    "ModelAdapter",
+    "Unsupported",
+    "adapter_of",
+    "fingerprint",
+    "kernel_of",
+    "only_last_logits",
+    "tolerance",
+]
 
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -21,6 +30,8 @@ _GROWING = ("dynamic", "longrope")
 """RoPE types whose frequencies change with the length of the prompt: keys of one length are wrong in another one."""
 _TOLERANCE = {"torch.float32": 1e-4, "torch.float64": 1e-4, "torch.float16": 2e-2, "torch.bfloat16": 1e-1}
 _SAMPLE = 8
+WRAPPED = "rag_"
+"""Before the name of an attention function that `rag.kvcache.attention` has wrapped."""
 
 
 class Unsupported(Exception):  # noqa: N818  # not an error: the manager goes another way
@@ -108,11 +119,16 @@ def fingerprint(model: Any) -> str:
     for name in ("_name_or_path", "transformers_version", "use_cache"):
         settings.pop(name, None)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(f"{type(model).__name__}\0{model.config._attn_implementation}\0".encode())
+    digest.update(f"{type(model).__name__}\0{kernel_of(model)}\0".encode())
     for name, weight in (*model.named_parameters(), *model.named_buffers()):  # tied weights come once
         sums = (bit_sum(weight), bit_sum(weight, 7))
         digest.update(f"{name}\0{weight.dtype}\0{tuple(weight.shape)}\0{sums}\0".encode())
     return digest.hexdigest()
+
+
+def kernel_of(model: Any) -> str:
+    """The name of a model's attention function, such as `sdpa`, also while it is wrapped."""
+    return str(model.config.get_text_config()._attn_implementation).removeprefix(WRAPPED)
 
 
 def only_last_logits(model: Any) -> dict[str, Any]:
