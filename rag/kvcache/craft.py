@@ -63,7 +63,7 @@ class VariantRequest(Request):
             return super().run(positions)
         import torch
 
-        from rag.kvcache.attention import AttentionSums
+        from rag.kvcache.attention_sums import AttentionSums
 
         sizes = [len(piece.tokens) for piece in self.pieces]
         sums = AttentionSums(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(self.adapter.device))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.graphs.build.phrases import name_key, phrases
+from rag.graphs.extract.phrases import name_key, phrases
 
 
 @pytest.mark.parametrize(

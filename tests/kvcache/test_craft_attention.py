@@ -35,7 +35,7 @@ def test_sums_are_those_of_eager_attention(torch: ModuleType, family: Family, na
     expected = [layer.mean(0) @ torch.nn.functional.one_hot(groups).float() for layer in weights(torch, name, tokens)]
     adapter = KVCacheManager(family(name)).support.adapter
     assert adapter is not None
-    from rag.kvcache.attention import AttentionSums
+    from rag.kvcache.attention_sums import AttentionSums
 
     with torch.no_grad():
         whole = Assembly(adapter, tokens)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rag.graphs.build.phrases import name_key, phrases
+from rag.graphs.extract.phrases import name_key, phrases
 from rag.operators.base import Operator
 from rag.operators.resources import Collection, check_one_collection
 from rag.operators.retrieval.search import both_hold

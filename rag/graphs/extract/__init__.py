@@ -1,0 +1,1 @@
+"""Graphs from text, without a language model."""
