@@ -16,10 +16,10 @@ _JOINS = "of the de van von der den la le les and for in du del della di da dos 
 _SPLITS = frozenset("and for in on at y e et und &".split())
 """Those that may as well stand between two names: both readings count."""
 _STOP = frozenset(
-    "the a an in on at of it its he she his her him they their them this that these those when where who what which how "
-    "why whose after before during while as for from with by and or but if is was are were be been to i we you your our "
-    "there here however also although since not no yes one two three first many some most other such both each all "
-    "according despite until under over then thus".split()
+    "the a an in on at of it its he she his her him they them their this that these those when where who what "
+    "which how why whose after before during while as for from with by and or but if is was are were be been to "
+    "i we you your our there here however also although since not no yes one two three first many some most "
+    "other such both each all according despite until under over then thus".split()
 )
 """Words that begin a sentence with a capital and are no part of a name."""
 _LEAST = 3
