@@ -1,13 +1,17 @@
 """Keys and values of prompt segments, kept between requests and put together at new positions."""
 
+from rag.kvcache.disk import DiskStore
 from rag.kvcache.manager import KVCacheManager, Prefilled
+from rag.kvcache.memory import MemoryStore
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
-from rag.kvcache.store import MemoryStore, SegmentStates, StateKey, StateStore
+from rag.kvcache.store import SegmentStates, StateKey, StateStore
 from rag.kvcache.strategies import CacheBlend, First, Full, Naive, Prefix, Share, Strategy
+from rag.kvcache.tiers import TieredStore, open_store
 
 __all__ = [
     "CacheBlend",
+    "DiskStore",
     "First",
     "Full",
     "KVCacheManager",
@@ -23,4 +27,6 @@ __all__ = [
     "StateKey",
     "StateStore",
     "Strategy",
+    "TieredStore",
+    "open_store",
 ]

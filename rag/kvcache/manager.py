@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from rag.errors import InputError, MissingExtraError
 from rag.kvcache.adapter import fingerprint, only_last_logits
+from rag.kvcache.memory import MemoryStore
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.request import Request
 from rag.kvcache.segments import Piece, Segment, pieces_of
 from rag.kvcache.selftest import Support, support_of
-from rag.kvcache.store import MemoryStore, StateStore
+from rag.kvcache.store import StateStore
 from rag.kvcache.strategies import Strategy, as_strategy
 
 __all__ = ["KVCacheManager", "Prefilled"]

@@ -1,17 +1,18 @@
-"""Keys and values of segments, and where they are kept between requests."""
+"""Keys and values of segments, and what a place must offer that keeps them between requests."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
-from rag.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from rag._native import crc32c
 from rag.kvcache.bits import bit_sum
 
-__all__ = ["MemoryStore", "SegmentStates", "StateKey", "StateStore"]
+__all__ = ["SegmentStates", "StateKey", "StateStore"]
 
 
 class StateKey(NamedTuple):
@@ -26,7 +27,9 @@ class SegmentStates:
     """Keys and values of one segment in one context, of all layers; nobody writes into them.
 
     keys, values: a tensor [heads, tokens, d] for each layer; the keys carry no positions. model: fingerprint of the
-    model that computed them. checksum: of all bytes, when they were made.
+    model that computed them. checksum: of all bytes, when they were made. extra: more that is known of the segment, by
+    name, arrays of numbers. rounded: whether a lossy codec has been over them since the model computed them; what is
+    made of them is then not exact.
     """
 
     key: StateKey
@@ -34,10 +37,12 @@ class SegmentStates:
     keys: tuple[Any, ...]
     values: tuple[Any, ...]
     checksum: int = field(default=-1)
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         if self.checksum < 0:
-            object.__setattr__(self, "checksum", _checksum((*self.keys, *self.values)))
+            object.__setattr__(self, "checksum", self._checksum())
 
     @property
     def tokens(self) -> int:
@@ -45,7 +50,15 @@ class SegmentStates:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
+        tensors = sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
+        return int(tensors) + sum(array.nbytes for array in self.extra.values())
+
+    def to(self, device: Any) -> SegmentStates:
+        """The same states with their tensors on a device; themselves where they are there already."""
+        keys = tuple(part.to(device) for part in self.keys)
+        values = tuple(part.to(device) for part in self.values)
+        same = all(one is other for one, other in zip((*keys, *values), (*self.keys, *self.values), strict=True))
+        return self if same else replace(self, keys=keys, values=values)
 
     def fault(self, key: StateKey, model: str, shapes: Sequence[tuple[int, int, int]], tokens: int, dtype: Any) -> str:
         """Why these are not the states that were asked for, or an empty string.
@@ -63,9 +76,15 @@ class SegmentStates:
                 return f"keys of shape {tuple(keys.shape)} instead of {(heads, tokens, wide)}"
             if keys.dtype != dtype or values.dtype != dtype:
                 return f"numbers of type {keys.dtype} instead of {dtype}"
-        if _checksum((*self.keys, *self.values)) != self.checksum:
+        if self._checksum() != self.checksum:
             return "damaged: the checksum differs"
         return ""
+
+    def _checksum(self) -> int:
+        total = sum(at * bit_sum(part) for at, part in enumerate((*self.keys, *self.values), 1))
+        for name, array in sorted(self.extra.items()):
+            total += crc32c(np.ascontiguousarray(array), crc32c(name.encode()))
+        return total % (1 << 62)
 
 
 class StateStore(Protocol):
@@ -82,60 +101,3 @@ class StateStore(Protocol):
     def discard(self, key: StateKey) -> None:
         """Drop the states of that name, if there are any."""
         ...
-
-
-class MemoryStore:
-    """States in this process's memory within a budget of bytes; the least recently used go first.
-
-    States that are larger than the whole budget are not kept. A caller who still holds states that were dropped may
-    go on to use them.
-    """
-
-    def __init__(self, budget: int = 1 << 30) -> None:
-        if budget < 0:
-            raise InputError(f"the budget of a store is {budget} bytes, expected 0 or more")
-        self.budget = budget
-        self._kept: OrderedDict[StateKey, SegmentStates] = OrderedDict()
-        self._nbytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now, never more than the budget."""
-        return self._nbytes
-
-    def get(self, key: StateKey) -> SegmentStates | None:
-        """The states of that name, which now count as used last, or None."""
-        with self._lock:
-            states = self._kept.get(key)
-            if states is not None:
-                self._kept.move_to_end(key)
-            return states
-
-    def put(self, states: SegmentStates) -> None:
-        """Keep these states; others that were used longest ago make room."""
-        with self._lock:
-            self._drop(states.key)
-            if states.nbytes > self.budget:
-                return
-            while self._nbytes + states.nbytes > self.budget:
-                self._drop(next(iter(self._kept)))
-            self._kept[states.key] = states
-            self._nbytes += states.nbytes
-
-    def discard(self, key: StateKey) -> None:
-        """Drop the states of that name, if there are any."""
-        with self._lock:
-            self._drop(key)
-
-    def _drop(self, key: StateKey) -> None:
-        states = self._kept.pop(key, None)
-        if states is not None:
-            self._nbytes -= states.nbytes
-
-
-def _checksum(parts: Sequence[Any]) -> int:
-    return sum(at * bit_sum(part) for at, part in enumerate(parts, 1)) % (1 << 62)

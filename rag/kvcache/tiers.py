@@ -1,0 +1,178 @@
+"""Several stores as one: device memory, host memory, disk, from the fastest to the largest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from rag.errors import InputError
+from rag.kvcache.codec import Codec
+from rag.kvcache.disk import DiskStore
+from rag.kvcache.memory import MemoryStore
+from rag.kvcache.store import SegmentStates, StateKey, StateStore
+
+__all__ = ["Tier", "TieredStore", "open_store"]
+
+
+class Tier(StateStore, Protocol):
+    """A store that tells what it drops."""
+
+    hits: int
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it outlives the process: then it gets all states at once, not only what falls out above it."""
+        ...
+
+    def __contains__(self, key: StateKey) -> bool: ...
+
+    def insert(self, states: SegmentStates) -> Sequence[SegmentStates]:
+        """As `put`; returns what is not kept for it and could be kept elsewhere."""
+        ...
+
+
+class TieredStore:
+    """Tiers as one store, each within its own budget.
+
+    What is put goes to memory, and to disk at the same time, so that a process that ends or is killed leaves it to the
+    next one. What falls out of one tier goes to the next. What is found in a lower tier comes back to memory; a tier
+    of memory gives it away then, a disk keeps it, and is told of uses further up, so that it does not drop what is
+    used most. Safe under threads.
+
+    Args:
+        memory: the tiers of memory, fastest first.
+        disk: the last tier, if any.
+
+    Raises InputError without a tier of memory.
+    """
+
+    def __init__(self, *memory: MemoryStore, disk: DiskStore | None = None) -> None:
+        if not memory:
+            raise InputError("a tiered store has no tier of memory", hint="a DiskStore alone is a store as well")
+        self.memory = memory
+        self.disk = disk
+        self.tiers: tuple[Tier, ...] = memory if disk is None else (*memory, disk)
+        self.misses = 0
+        self._reader: ThreadPoolExecutor | None = None
+        self._loading: dict[StateKey, Future[SegmentStates | None]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def hits(self) -> tuple[int, ...]:
+        """For each tier how often states were found there."""
+        return tuple(tier.hits for tier in self.tiers)
+
+    def __contains__(self, key: StateKey) -> bool:
+        return any(key in tier for tier in self.tiers)
+
+    def get(self, key: StateKey) -> SegmentStates | None:
+        """The states of that name, which are in the first tier then if it has room, or None."""
+        states = self.memory[0].get(key)
+        if states is not None:
+            if self.disk is not None:
+                self.disk.touch(key)
+            return states
+        loading = self._loading.get(key)
+        states = self._load(key) if loading is None else loading.result()
+        if states is None:
+            self.misses += 1
+        return states
+
+    def put(self, states: SegmentStates) -> None:
+        """Keep these states in the first tier, and on disk."""
+        for tier in self.memory[1:]:
+            tier.discard(states.key)
+        if self.disk is not None:
+            self.disk.put(states)
+        self._push(states)
+
+    def discard(self, key: StateKey) -> None:
+        """Drop the states of that name from all tiers."""
+        for tier in self.tiers:
+            tier.discard(key)
+
+    def pin(self, key: StateKey) -> None:
+        """Bring the states of that name to the first tier and keep them there until `unpin` or `discard`.
+
+        Raises NotFoundError where no tier has them, InputError where pinned states leave no room for them.
+        """
+        found = self.get(key)
+        if found is not None and key not in self.memory[0]:
+            raise InputError(
+                f"no room to pin {found.nbytes} bytes: the first tier has {self.memory[0].budget}, of which "
+                f"{self.memory[0].pinned_bytes} are pinned",
+                hint="unpin others, or give it a larger budget",
+            )
+        self.memory[0].pin(key)
+
+    def unpin(self, key: StateKey) -> None:
+        """Let the states of that name go again when room is needed."""
+        self.memory[0].unpin(key)
+
+    def prefetch(self, keys: Iterable[StateKey]) -> None:
+        """Begin to bring these to the first tier, in a thread, for requests that will soon ask for them.
+
+        Who asks meanwhile waits for it and does not read them again. What is nowhere is left out.
+        """
+        with self._lock:
+            if self._reader is None:
+                self._reader = ThreadPoolExecutor(1, "kvcache-prefetch")
+            for key in keys:
+                if key not in self._loading and key not in self.memory[0]:
+                    self._loading[key] = self._reader.submit(self._fetch, key)
+
+    def close(self) -> None:
+        """Let prefetching end."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.shutdown()
+
+    def _fetch(self, key: StateKey) -> SegmentStates | None:
+        try:
+            return self._load(key)
+        finally:
+            with self._lock:
+                self._loading.pop(key, None)
+
+    def _load(self, key: StateKey) -> SegmentStates | None:
+        """The states from the first of the lower tiers that has them, brought to the top."""
+        for tier in self.tiers[1:]:
+            states = tier.get(key)
+            if states is not None:
+                if not tier.persistent:
+                    tier.discard(key)
+                    if self.disk is not None:
+                        self.disk.touch(key)
+                self._push(states)
+                return states
+        return None
+
+    def _push(self, states: SegmentStates) -> None:
+        """Insert at the top; what falls out of a tier goes to the next."""
+        falling: list[SegmentStates] = [states]
+        for tier in self.tiers:
+            falling = [lost for one in falling for lost in tier.insert(one)]
+
+
+def open_store(
+    folder: str | Path,
+    *,
+    memory: int = 1 << 30,
+    disk: int = 8 << 30,
+    device: Any = None,
+    device_memory: int = 0,
+    codec: Codec = "computed",
+) -> TieredStore:
+    """A store with a tier of host memory over a folder, and above it one of device memory where that has a budget.
+
+    `memory`, `disk` and `device_memory` are bytes; `device` is torch's name of the device; `codec` is that of
+    DiskStore. Raises as DiskStore does.
+    """
+    tiers = [MemoryStore(memory, device="cpu")]
+    if device_memory:
+        tiers.insert(0, MemoryStore(device_memory, device=device))
+    return TieredStore(*tiers, disk=DiskStore(folder, disk, codec=codec))
