@@ -18,6 +18,7 @@ Codec: TypeAlias = Literal["computed", "float16", "bfloat16", "int8"]
 """How states are kept: with the bits they were computed with, or rounded."""
 
 _KINDS = ("float64", "float32", "float16", "bfloat16", "uint8")
+_BYTES: dict[Codec, int] = {"computed": 8, "float16": 2, "bfloat16": 2, "int8": 1}
 _KEY_AXIS, _VALUE_AXIS = 1, 2
 """What shares a scale in 8 bits: of keys a channel over all tokens, of values a token over all channels (KIVI,
 arXiv:2402.02750, section 3). Channels of keys differ much, and tokens in one channel little."""
@@ -33,12 +34,10 @@ def encode(states: SegmentStates, codec: Codec) -> tuple[dict[str, Any], list[By
     """A head of JSON values that says all but the numbers, and the numbers as parts of bytes.
 
     States with numbers that a codec cannot hold (beyond 65504 in float16, or not finite in 8 bits) are kept as they
-    were computed; so are those that are in the codec's type already.
+    were computed; so are those whose numbers take no more bytes already.
     """
     tensors: list[Any] = []
-    chosen: Codec = codec
-    if codec in ("computed", str(states.keys[0].dtype).removeprefix("torch.")):
-        chosen = "computed"
+    chosen: Codec = "computed" if _BYTES[codec] >= states.keys[0].element_size() else codec
     for keys, values in zip(states.keys, states.values, strict=True):
         if chosen != "computed":
             coded = [*_coded(keys, chosen, _KEY_AXIS), *_coded(values, chosen, _VALUE_AXIS)]

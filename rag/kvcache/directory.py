@@ -208,8 +208,10 @@ class Directory:
 
     def _make_room(self, size: int, ledger: _Ledger) -> bool:
         """Delete what goes first until so many bytes fit, and some more; False where they do not."""
-        found = sorted(self._survey(ledger), key=lambda s: (self._priority(s.usage), s.usage.used), reverse=True)
         most = self.budget - size
+        if most < 0:
+            return False
+        found = sorted(self._survey(ledger), key=lambda s: (self._priority(s.usage), s.usage.used), reverse=True)
         if ledger.nbytes > most:
             while found and ledger.nbytes > max(most - self.budget // _SLACK, 0):
                 victim = found.pop()

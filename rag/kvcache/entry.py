@@ -49,7 +49,7 @@ class Header:
     @property
     def data_at(self) -> int:
         """Where the data begins."""
-        return _aligned(ALIGNMENT + self.head_bytes)
+        return ALIGNMENT + self.head_bytes
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -64,17 +64,17 @@ def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
 def write_entry(tokens: int, head: Mapping[str, Any], parts: Sequence[Bytes], age: float, used: float) -> list[Any]:
     """The buffers that make up a file, in order: an entry of these parts, used once."""
     text = json.dumps(head, separators=(",", ":")).encode()
+    text = text.ljust(_aligned(len(text)))  # with spaces, so that the data is aligned and no byte is unchecked
     places, end = layout([part.nbytes for part in parts])
-    start = _aligned(ALIGNMENT + len(text))
     data: list[Any] = []
     crc, at = 0, 0
     for place, part in zip(places, parts, strict=True):
         data += [bytes(place - at), part]
         crc = crc32c(part, crc32c(data[-2], crc))
         at = place + part.nbytes
-    fixed = _HEADER.pack(MAGIC, VERSION, len(text), start + end, tokens, crc32c(text), crc)
+    fixed = _HEADER.pack(MAGIC, VERSION, len(text), ALIGNMENT + len(text) + end, tokens, crc32c(text), crc)
     header = fixed + struct.pack("<I", crc32c(fixed)) + _USAGE.pack(1, used, age)
-    return [header, text, bytes(start - ALIGNMENT - len(text)), *data]
+    return [header, text, *data]
 
 
 def read_header(file: int) -> Header:
