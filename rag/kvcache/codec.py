@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -75,19 +76,21 @@ def decode(head: Mapping[str, Any], data: Bytes) -> SegmentStates:
 def _decode(head: Mapping[str, Any], data: Bytes) -> SegmentStates:
     import torch
 
-    sizes = [_size(kind, shape) for kind, shape in head["tensors"]]
-    sizes += [np.dtype(kind).itemsize * int(np.prod(shape)) for _, kind, shape in head["extra"]]
+    kinds = {kind: getattr(torch, kind) for kind in _KINDS}
+    counts = [math.prod(shape) for _, shape in head["tensors"]]
+    sizes = [count * kinds[kind].itemsize for count, (kind, _) in zip(counts, head["tensors"], strict=True)]
+    sizes += [np.dtype(kind).itemsize * math.prod(shape) for _, kind, shape in head["extra"]]
     places, end = layout(sizes)
     if end != len(data):
         raise Unreadable(f"it has {len(data)} bytes of data, its head says {end}")
     parts = [
-        torch.from_numpy(data[at : at + size]).view(getattr(torch, kind)).reshape(shape)
-        for at, size, (kind, shape) in zip(places, sizes, head["tensors"], strict=False)
+        torch.frombuffer(data, dtype=kinds[kind], count=count, offset=at).view(shape)
+        for at, count, (kind, shape) in zip(places, counts, head["tensors"], strict=False)
     ]
     extra: dict[str, NDArray[Any]] = {}
     for (name, kind, shape), at, size in zip(head["extra"], places[len(parts) :], sizes[len(parts) :], strict=True):
         extra[name] = data[at : at + size].view(np.dtype(kind)).reshape(shape)
-    codec, dtype = head["codec"], getattr(torch, head["dtype"])
+    codec, dtype = head["codec"], kinds[head["dtype"]]
     each = 3 if codec == "int8" else 1
     whole = [_decoded(parts[at : at + each], dtype) for at in range(0, len(parts), each)]
     return SegmentStates(
@@ -125,11 +128,3 @@ def _bytes(tensor: Any) -> Bytes:
 
     flat: Bytes = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return flat
-
-
-def _size(kind: str, shape: Sequence[int]) -> int:
-    import torch
-
-    if kind not in _KINDS:
-        raise Unreadable(f"it holds numbers of type {kind!r}")
-    return int(np.prod(shape)) * int(getattr(torch, kind).itemsize)
