@@ -129,9 +129,9 @@ class Directory:
         """How an entry was used."""
         return self._with(name, lambda _, header: header.usage)
 
-    def touch(self, name: str) -> None:
-        """An entry is used once more."""
-        self._with(name, self._use)
+    def touch(self, name: str, times: int = 1) -> None:
+        """An entry was used so many times more."""
+        self._with(name, lambda file, header: self._use(file, header, times))
 
     def remove(self, name: str) -> None:
         """Drop an entry, if there is one."""
@@ -200,9 +200,9 @@ class Directory:
         with suppress(OSError), self._locked() as ledger:
             self._delete(path, ledger)
 
-    def _use(self, file: int, header: Header) -> None:
+    def _use(self, file: int, header: Header, times: int = 1) -> None:
         usage = header.usage
-        usage.uses, usage.used, usage.age = min(usage.uses + 1, 1 << 40), time.time(), self._age()
+        usage.uses, usage.used, usage.age = min(usage.uses + times, 1 << 40), time.time(), self._age()
         with suppress(OSError):  # a full disk
             write_usage(file, usage)
 

@@ -103,9 +103,9 @@ class DiskStore:
         """Drop the states of that name, if there are any."""
         self._directory.remove(_name(key))
 
-    def touch(self, key: StateKey) -> None:
-        """The states of that name, if there are any, are used once more, though they were found elsewhere."""
-        self._directory.touch(_name(key))
+    def touch(self, key: StateKey, times: int = 1) -> None:
+        """The states of that name, if there are any, were used so many times more, though they were found elsewhere."""
+        self._directory.touch(_name(key), times)
 
     def clear(self) -> int:
         """Drop everything; returns how many states that were."""

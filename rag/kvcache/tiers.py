@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,9 @@ from rag.kvcache.memory import MemoryStore
 from rag.kvcache.store import SegmentStates, StateKey, StateStore
 
 __all__ = ["Tier", "TieredStore", "open_store"]
+
+_TOGETHER = 32
+"""Uses in memory that the disk is told of at once."""
 
 
 class Tier(StateStore, Protocol):
@@ -56,7 +60,8 @@ class TieredStore:
         self.disk = disk
         self.tiers: tuple[Tier, ...] = memory if disk is None else (*memory, disk)
         self.misses = 0
-        self._reader: ThreadPoolExecutor | None = None
+        self._background: ThreadPoolExecutor | None = None
+        self._uses: Counter[StateKey] = Counter()  # that the disk is not yet told of
         self._loading: dict[StateKey, Future[SegmentStates | None]] = {}
         self._lock = threading.Lock()
 
@@ -72,8 +77,7 @@ class TieredStore:
         """The states of that name, which are in the first tier then if it has room, or None."""
         states = self.memory[0].get(key)
         if states is not None:
-            if self.disk is not None:
-                self.disk.touch(key)
+            self._note(key)
             return states
         loading = self._loading.get(key)
         states = self._load(key) if loading is None else loading.result()
@@ -118,18 +122,38 @@ class TieredStore:
         Who asks meanwhile waits for it and does not read them again. What is nowhere is left out.
         """
         with self._lock:
-            if self._reader is None:
-                self._reader = ThreadPoolExecutor(1, "kvcache-prefetch")
             for key in keys:
                 if key not in self._loading and key not in self.memory[0]:
-                    self._loading[key] = self._reader.submit(self._fetch, key)
+                    self._loading[key] = self._thread().submit(self._fetch, key)
 
     def close(self) -> None:
-        """Let prefetching end."""
+        """Wait until what was asked for ahead is there, and the disk knows of all uses. It can be used further."""
         with self._lock:
-            reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.shutdown()
+            background, self._background = self._background, None
+            uses, self._uses = self._uses, Counter()
+        if background is not None:
+            background.shutdown()
+        self._tell(uses)
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._background is None:
+            self._background = ThreadPoolExecutor(1, "kvcache")
+        return self._background
+
+    def _note(self, key: StateKey) -> None:
+        """A use in memory, of which the disk is told in the background, together with others."""
+        if self.disk is None:
+            return
+        with self._lock:
+            self._uses[key] += 1
+            if self._uses.total() >= _TOGETHER:
+                self._thread().submit(self._tell, self._uses)
+                self._uses = Counter()
+
+    def _tell(self, uses: Counter[StateKey]) -> None:
+        for key, times in uses.items():
+            if self.disk is not None:
+                self.disk.touch(key, times)
 
     def _fetch(self, key: StateKey) -> SegmentStates | None:
         try:
@@ -145,8 +169,7 @@ class TieredStore:
             if states is not None:
                 if not tier.persistent:
                     tier.discard(key)
-                    if self.disk is not None:
-                        self.disk.touch(key)
+                    self._note(key)
                 self._push(states)
                 return states
         return None

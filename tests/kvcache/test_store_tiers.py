@@ -103,9 +103,13 @@ def test_the_disk_is_told_what_is_used_in_memory(torch: ModuleType, tmp_path: Pa
     assert store.disk is not None
     store.put(made(0))
     for name in range(1, 40):
-        store.get(key_of(0))
+        for _ in range(4):
+            store.get(key_of(0))
         store.put(made(name))
+    store.close()
     assert key_of(0) in store.disk
+    (entry,) = (entry for entry in store.disk.entries() if entry.key == key_of(0))
+    assert entry.uses == 1 + 4 * 39
     assert len(store.disk) < 20
 
 
