@@ -1,12 +1,14 @@
 """Keys and values of prompt segments, kept between requests and put together at new positions."""
 
 from rag.kvcache.manager import KVCacheManager, Prefilled
+from rag.kvcache.quality import Agreement, Quality, Recompute
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import MemoryStore, SegmentStates, StateKey, StateStore
 from rag.kvcache.strategies import CacheBlend, First, Full, Naive, Prefix, Share, Strategy
 
 __all__ = [
+    "Agreement",
     "CacheBlend",
     "First",
     "Full",
@@ -15,6 +17,8 @@ __all__ = [
     "Naive",
     "Prefilled",
     "Prefix",
+    "Quality",
+    "Recompute",
     "Report",
     "Segment",
     "SegmentReport",
