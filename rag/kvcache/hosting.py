@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 from weakref import WeakSet
 
-from rag.kvcache.manager import KVCacheManager
-from rag.kvcache.segments import Segment
-from rag.kvcache.store import MemoryStore
+from rag.kvcache import KVCacheManager, MemoryStore, Segment
 from rag.kvcache.strategies import Prefix, Strategy
 from rag.models import Prefill, PrefillingModel
 from rag.models.parts import joined

@@ -59,13 +59,13 @@ class Report:
 
     @property
     def hits(self) -> int:
-        """Segments whose states were in the store before this prompt came."""
-        return sum(segment.reused > 0 and not segment.stored for segment in self.segments)
+        """Chunks whose states were in the store when this prompt came."""
+        return sum(segment.kind == "chunk" and segment.reused > 0 and not segment.stored for segment in self.segments)
 
     @property
     def misses(self) -> int:
-        """Segments other than questions that were not."""
-        return sum(segment.kind != "question" for segment in self.segments) - self.hits
+        """Chunks of which that is not so."""
+        return sum(segment.kind == "chunk" for segment in self.segments) - self.hits
 
     @property
     def work(self) -> float:

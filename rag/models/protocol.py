@@ -36,12 +36,12 @@ class PrefillReport(Protocol):
 
     @property
     def hits(self) -> int:
-        """Parts of the prompt that were in the cache."""
+        """Chunks of the prompt that were in the cache."""
         ...
 
     @property
     def misses(self) -> int:
-        """Parts that could have been there, and were not."""
+        """Chunks that were not."""
         ...
 
     @property

@@ -94,8 +94,8 @@ class Service:
         self.prompt_tokens = Counter(
             "rag_kvcache_tokens_total", "Prompt tokens read with cached keys and values, by what became of them."
         )
-        self.cached_segments = Counter(
-            "rag_kvcache_segments_total", "Segments of prompts that could be cached, by whether they were."
+        self.cached_chunks = Counter(
+            "rag_kvcache_chunks_total", "Chunks in these prompts, by whether they were cached."
         )
         self.held = Gauge("rag_kvcache_bytes", "Bytes of keys and values held in memory by this process.")
         self._batching = ThreadPoolExecutor(self.limits.at_once * max(len(self.tools), 1), "rag-batch")
@@ -115,7 +115,7 @@ class Service:
             self.node_seconds,
             self.node_items,
             self.prompt_tokens,
-            self.cached_segments,
+            self.cached_chunks,
             self.held,
         ]
 
@@ -257,8 +257,8 @@ class Service:
                 for report in span.prefills:
                     for what in ("reused", "recomputed", "stored"):
                         self.prompt_tokens.add(getattr(report, what), pipeline=name, node=span.node, outcome=what)
-                    self.cached_segments.add(report.hits, pipeline=name, node=span.node, outcome="hit")
-                    self.cached_segments.add(report.misses, pipeline=name, node=span.node, outcome="miss")
+                    self.cached_chunks.add(report.hits, pipeline=name, node=span.node, outcome="hit")
+                    self.cached_chunks.add(report.misses, pipeline=name, node=span.node, outcome="miss")
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
