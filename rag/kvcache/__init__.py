@@ -3,6 +3,7 @@
 from rag.kvcache.disk import DiskStore
 from rag.kvcache.manager import KVCacheManager, Prefilled
 from rag.kvcache.memory import MemoryStore
+from rag.kvcache.quality import Agreement, Quality, Recompute
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import SegmentStates, StateKey, StateStore
@@ -10,6 +11,7 @@ from rag.kvcache.strategies import CacheBlend, First, Full, Naive, Prefix, Share
 from rag.kvcache.tiers import TieredStore, open_store
 
 __all__ = [
+    "Agreement",
     "CacheBlend",
     "DiskStore",
     "First",
@@ -19,6 +21,8 @@ __all__ = [
     "Naive",
     "Prefilled",
     "Prefix",
+    "Quality",
+    "Recompute",
     "Report",
     "Segment",
     "SegmentReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ class KVCacheManager:
             import transformers  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("the cache of chunks", "local") from error
+
+    def with_strategy(self, strategy: str | Strategy) -> KVCacheManager:
+        """A manager of the same model and store with another strategy; what was found out about the model is shared."""
+        other = copy.copy(self)
+        other.strategy = as_strategy(strategy)
+        return other
 
     @cached_property
     def support(self) -> Support:

@@ -36,6 +36,7 @@ class Request:
         self.stored = [0] * len(pieces)
         self.checked = 0.0
         self.assembly = Assembly(adapter, self.tokens)
+        self._missing: NDArray[np.int64] = np.arange(len(self.tokens))
         self._head = head_length(pieces)
         self._context = then(pieces[self._head - 1].before, pieces[self._head - 1].id) if self._head else ""
 
@@ -57,7 +58,8 @@ class Request:
         """Squared distance between cached and true values of a layer, float64[tokens]; see `Draft`."""
         found = np.zeros(len(self.tokens))
         if inexact := [chunk for chunk in self.chunks if not chunk.exact]:
-            positions = np.arange(inexact[0].start, inexact[-1].stop)
+            last = inexact[-1].stop  # all before it that is not cached is computed as well: instructions behind a chunk
+            positions = np.union1d(self._missing[self._missing < last], np.arange(inexact[0].start, last))
             self.assembly.compute(positions, layer)
             self.checked += len(positions) * layer / len(self.adapter.shapes)
         for at, states in self.states.items():
@@ -107,7 +109,8 @@ class Request:
             self._place(self.assembly, at, self.pieces[at].start)
             missing[self.pieces[at].start : self.pieces[at].stop] = False
         missing[-1] = True  # for the logits
-        return np.flatnonzero(missing)
+        self._missing = np.flatnonzero(missing)
+        return self._missing
 
     def _keepable(self) -> Sequence[Piece]:
         """The leading pieces that may be stored: those before the first question."""

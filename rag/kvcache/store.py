@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rag._native import crc32c
 from rag.kvcache.bits import bit_sum
 
 __all__ = ["SegmentStates", "StateKey", "StateStore"]
@@ -27,9 +27,9 @@ class SegmentStates:
     """Keys and values of one segment in one context, of all layers; nobody writes into them.
 
     keys, values: a tensor [heads, tokens, d] for each layer; the keys carry no positions. model: fingerprint of the
-    model that computed them. checksum: of all bytes, when they were made. extra: more that is known of the segment, by
-    name, arrays of numbers. rounded: whether a lossy codec has been over them since the model computed them; what is
-    made of them is then not exact.
+    model that computed them. checksum: of all bytes, when they were made. extra: numbers about them by name, such as
+    one for each token. rounded: whether a lossy codec has been over them since the model computed them; what is made of
+    them is then not exact.
     """
 
     key: StateKey
@@ -42,7 +42,7 @@ class SegmentStates:
 
     def __post_init__(self) -> None:
         if self.checksum < 0:
-            object.__setattr__(self, "checksum", self._checksum())
+            object.__setattr__(self, "checksum", _checksum((*self.keys, *self.values), self.extra))
 
     @property
     def tokens(self) -> int:
@@ -50,8 +50,8 @@ class SegmentStates:
 
     @property
     def nbytes(self) -> int:
-        tensors = sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
-        return int(tensors) + sum(array.nbytes for array in self.extra.values())
+        tensors = sum(int(part.numel()) * int(part.element_size()) for part in (*self.keys, *self.values))
+        return tensors + sum(numbers.nbytes for numbers in self.extra.values())
 
     def to(self, device: Any) -> SegmentStates:
         """The same states with their tensors on a device; themselves where they are there already."""
@@ -76,15 +76,9 @@ class SegmentStates:
                 return f"keys of shape {tuple(keys.shape)} instead of {(heads, tokens, wide)}"
             if keys.dtype != dtype or values.dtype != dtype:
                 return f"numbers of type {keys.dtype} instead of {dtype}"
-        if self._checksum() != self.checksum:
+        if _checksum((*self.keys, *self.values), self.extra) != self.checksum:
             return "damaged: the checksum differs"
         return ""
-
-    def _checksum(self) -> int:
-        total = sum(at * bit_sum(part) for at, part in enumerate((*self.keys, *self.values), 1))
-        for name, array in sorted(self.extra.items()):
-            total += crc32c(np.ascontiguousarray(array), crc32c(name.encode()))
-        return total % (1 << 62)
 
 
 class StateStore(Protocol):
@@ -101,3 +95,10 @@ class StateStore(Protocol):
     def discard(self, key: StateKey) -> None:
         """Drop the states of that name, if there are any."""
         ...
+
+
+def _checksum(parts: Sequence[Any], extra: Mapping[str, NDArray[Any]]) -> int:
+    total = sum(at * bit_sum(part) for at, part in enumerate(parts, 1))
+    for name, numbers in extra.items():
+        total += zlib.crc32(np.ascontiguousarray(numbers).tobytes(), zlib.crc32(name.encode()))
+    return total % (1 << 62)
