@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 from weakref import WeakSet
 
-from rag.kvcache import KVCacheManager, MemoryStore, Segment
+from rag.kvcache import KVCacheManager, MemoryStore, Segment, TieredStore
+from rag.kvcache.folder import user_store
 from rag.kvcache.strategies import Prefix, Strategy
 from rag.models import Prefill, PrefillingModel
 from rag.models.parts import joined
@@ -17,17 +18,18 @@ __all__ = ["SegmentedTurn", "held_bytes", "manager_of", "messages_of", "prefill_
 SegmentedTurn: TypeAlias = "tuple[str, Sequence[Segment]]"
 """The role of a message, and its content as segments with texts."""
 
-_stores: WeakSet[MemoryStore] = WeakSet()
+_stores: WeakSet[MemoryStore | TieredStore] = WeakSet()
 
 
 def manager_of(model: PrefillingModel, strategy: Strategy) -> KVCacheManager:
     """The manager of a loaded model with this strategy, made once and shared by all runs.
 
-    All managers of a model have one store of 1 GiB in memory. The first call looks at the model (seconds).
+    All managers of a model have one store of 1 GiB in memory, over the user's folder where that is set up (see
+    `rag cache warm`). The first call looks at the model (seconds).
     """
 
     def first() -> KVCacheManager:
-        store = MemoryStore()
+        store = user_store(model.network.device)
         _stores.add(store)
         return KVCacheManager(model.network, strategy=Prefix(), store=store)
 
@@ -41,7 +43,7 @@ def manager_of(model: PrefillingModel, strategy: Strategy) -> KVCacheManager:
 
 
 def held_bytes() -> int:
-    """Bytes of keys and values that the stores of all loaded models hold now."""
+    """Bytes of keys and values that the stores of all loaded models hold in memory now."""
     return sum(store.nbytes for store in list(_stores))
 
 

@@ -6,16 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rag.errors import InputError
-from rag.kvcache.codec import Codec
 from rag.kvcache.disk import DiskStore
 from rag.kvcache.memory import MemoryStore
 from rag.kvcache.store import SegmentStates, StateKey, StateStore
 
-__all__ = ["Tier", "TieredStore", "open_store"]
+__all__ = ["Tier", "TieredStore"]
 
 _TOGETHER = 32
 """Uses in memory that the disk is told of at once."""
@@ -64,6 +62,11 @@ class TieredStore:
         self._uses: Counter[StateKey] = Counter()  # that the disk is not yet told of
         self._loading: dict[StateKey, Future[SegmentStates | None]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory now, of all its tiers."""
+        return sum(tier.nbytes for tier in self.memory)
 
     @property
     def hits(self) -> tuple[int, ...]:
@@ -179,23 +182,3 @@ class TieredStore:
         falling: list[SegmentStates] = [states]
         for tier in self.tiers:
             falling = [lost for one in falling for lost in tier.insert(one)]
-
-
-def open_store(
-    folder: str | Path,
-    *,
-    memory: int = 1 << 30,
-    disk: int = 8 << 30,
-    device: Any = None,
-    device_memory: int = 0,
-    codec: Codec = "computed",
-) -> TieredStore:
-    """A store with a tier of host memory over a folder, and above it one of device memory where that has a budget.
-
-    `memory`, `disk` and `device_memory` are bytes; `device` is torch's name of the device; `codec` is that of
-    DiskStore. Raises as DiskStore does.
-    """
-    tiers = [MemoryStore(memory, device="cpu")]
-    if device_memory:
-        tiers.insert(0, MemoryStore(device_memory, device=device))
-    return TieredStore(*tiers, disk=DiskStore(folder, disk, codec=codec))

@@ -65,9 +65,10 @@ def work(path: Path, seed: int) -> None:
 
 
 def run(path: Path, operations: int, processes: int, seed: int) -> Outcome:
-    """Workers on one folder, one of them killed every tenth of a second and another one started in its place."""
+    """Workers on one folder, of which one after the other is killed and another one started in its place."""
     draw = random.Random(seed)
     outcome, wrong = Outcome(), []
+    begun = [0] * processes  # lines of each log when its worker was started
     folder = Directory(path, BUDGET)
     logs = [path.with_name(f"{path.name}-{number}.log") for number in range(processes)]
 
@@ -79,12 +80,14 @@ def run(path: Path, operations: int, processes: int, seed: int) -> Outcome:
     workers = [start(number) for number in range(processes)]
     try:
         while outcome.operations < operations:
-            time.sleep(0.1)
-            number = draw.randrange(processes)
-            lines = [line for log in logs for line in log.read_text().splitlines()]
-            outcome.operations, outcome.found = len(lines), lines.count("found")
-            if logs[number].stat().st_size == 0:
-                continue  # it has not come as far as its first operation
+            time.sleep(draw.uniform(0.01, 0.1))
+            lines = [log.read_text().splitlines() for log in logs]
+            outcome.operations, outcome.found = sum(map(len, lines)), sum(log.count("found") for log in lines)
+            at_work = [number for number in range(processes) if len(lines[number]) > begun[number] + 5]
+            if not at_work:
+                continue
+            number = draw.choice(at_work)
+            begun[number] = len(lines[number])
             workers[number].send_signal(signal.SIGKILL)
             workers[number].wait()
             outcome.kills += 1
@@ -94,8 +97,8 @@ def run(path: Path, operations: int, processes: int, seed: int) -> Outcome:
         for worker in workers:
             worker.kill()
             worker.wait()
-    for log in logs:  # a line may be cut by the kill, but it begins like one of these
-        wrong += [w for w in log.read_text().splitlines() if not ("found".startswith(w) or "done".startswith(w))]
+    for log in logs:  # a line that a kill has cut goes over into the next one, in the same letters
+        wrong += [line for line in log.read_text().splitlines() if not set(line) <= set("found done")]
     outcome.largest = max(outcome.largest, folder.nbytes)
     for name in range(NAMES):
         found = folder.read(f"{name:040x}")

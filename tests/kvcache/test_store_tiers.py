@@ -105,8 +105,8 @@ def test_the_disk_is_told_what_is_used_in_memory(torch: ModuleType, tmp_path: Pa
     for name in range(1, 40):
         for _ in range(4):
             store.get(key_of(0))
+        store.close()
         store.put(made(name))
-    store.close()
     assert key_of(0) in store.disk
     (entry,) = (entry for entry in store.disk.entries() if entry.key == key_of(0))
     assert entry.uses == 1 + 4 * 39
