@@ -83,7 +83,7 @@ def run(path: Path, operations: int, processes: int, seed: int) -> Outcome:
             time.sleep(draw.uniform(0.01, 0.1))
             lines = [log.read_text().splitlines() for log in logs]
             outcome.operations, outcome.found = sum(map(len, lines)), sum(log.count("found") for log in lines)
-            at_work = [number for number in range(processes) if len(lines[number]) > begun[number] + 5]
+            at_work = [number for number in range(processes) if len(lines[number]) > begun[number] + 25]
             if not at_work:
                 continue
             number = draw.choice(at_work)
