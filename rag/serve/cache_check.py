@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rag.models import PrefillingModel
     from rag.operators.generation import Generate
 
-__all__ = ["check"]
+__all__ = ["check", "local_model"]
 
 _SHARES = (0.1, 0.2, 0.4)
 
@@ -60,7 +60,7 @@ def check(
     asked = as_quality(quality)
     if not isinstance(asked, Agreement):
         raise ConfigError(f"--quality {quality} leaves nothing to be shown", hint="write agreement=SHARE")
-    model = _local(llm or load_config().llm)
+    model = local_model(llm or load_config().llm)
     generate = Generate(prompt=prompt)
     with Collection.open(kb) as collection, show.Progress() as progress:
         texts = _questions(collection, questions, count, seed)
@@ -81,7 +81,8 @@ def check(
     show.stdout().print(f"[dim]{path}[/]")
 
 
-def _local(spec: str | None) -> PrefillingModel:
+def local_model(spec: str | None) -> PrefillingModel:
+    """The model of that name, which must run in this process; ConfigError otherwise."""
     from rag.models import can_prefill, load
 
     if spec is None:
@@ -180,9 +181,3 @@ def _print(verdict: Verdict) -> None:
     console.print(table)
     told = f"{verdict.findings[0].prompts} prompts of up to {verdict.chunks} chunks"
     console.print(f"[dim]{told}; work and time to the first token as shares of a full prefill, chunks cached before[/]")
-
-
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(name="cache", help="Cached keys and values of chunks.", no_args_is_help=True)
-    group.command()(check)
-    app.add_typer(group)

@@ -1,4 +1,4 @@
-"""Commands for cached keys and values of chunks: see them, drop them, compute them ahead, and check how far they serve."""
+"""Commands for cached keys and values of chunks: see them, drop them, compute them ahead, check how far they serve."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rag.errors import ConfigError, InputError, NotFoundError
+from rag.errors import ConfigError, NotFoundError
 from rag.serve.cache_check import check, local_model
 from rag.serve.indexing import KB, Json
 
 if TYPE_CHECKING:
     from rag.collection import Collection
-    from rag.kvcache import Segment
+    from rag.kvcache import DiskStore, Segment
     from rag.models import PrefillingModel
     from rag.operators.generation import Generate
 
@@ -25,6 +25,9 @@ __all__ = ["add_to"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+_KEPT = 0.9
+"""Of the budget, what is filled ahead: room must be left for what is asked for."""
 
 
 class Codec(str, Enum):
@@ -46,7 +49,7 @@ group.command()(check)
 
 @group.command()
 def info(folder: Folder = None, json_out: Json = False) -> None:
-    """Show what a folder of keys and values holds: bytes and tokens by model and codec, and how often they were used."""
+    """Show what a folder of keys and values holds: bytes and tokens by model and codec, and how often it was used."""
     from rag.kvcache import DiskStore
     from rag.kvcache.folder import FolderSettings, user_folder
     from rag.serve import show
@@ -137,17 +140,21 @@ def warm(
         if settings is None or not isinstance(store, TieredStore) or store.disk is None:
             raise ConfigError(f"{folder} cannot be used", hint="see the warnings above")
         computed = done = 0
-        full = False
+        rate = room = 0.0
         with show.Progress() as progress:
             for instructions, chunk in _prompts(collection, model, Generate(prompt=prompt)):
-                new = manager.warm(instructions, [chunk])
-                computed, done = computed + new, done + 1
-                progress("chunks", done, len(collection))
-                if new and store.disk.nbytes > settings.budget * 0.9:
-                    full = True  # one more in the room that is left, and others would have to go for it
+                length = len(chunk.tokens or ())
+                if done and length * rate > room:
                     break
-        store.close()
-    left = len(collection) - done if full else 0
+                computed += manager.warm(instructions, [chunk])
+                done += 1
+                if not rate:
+                    rate, room = _bytes_a_token(store.disk, manager.known_as), _KEPT * settings.budget
+                    length += sum(len(segment.tokens or ()) for segment in instructions)
+                room -= length * rate
+                progress("chunks", done, len(collection))
+        left = len(collection) - done
+    store.close()
     if json_out:
         facts = {"folder": str(folder), "computed": computed, "known": done - computed, "left_out": left}
         show.print_json({**facts, "bytes": store.disk.nbytes, "budget": settings.budget})
@@ -184,19 +191,17 @@ def _prompts(
 
     template = load_prompt(generate.prompt, generate.prompts)
     build = BuildContext(max_passages=1)
-    for document in collection.documents():
-        ids = np.asarray(collection.chunk_ids(document), np.int64)
-        for at in range(len(ids)):
-            hit = Hits(ids[at : at + 1], np.ones(1, np.float32), store=collection)
-            context = build.run(hit, collection, model)
-            if not context.passages:
-                continue
-            turns, _ = generate.fitted(template, Query("?"), context, [], model)
-            segments = segments_of(model, turns)
-            place = next((n for n, segment in enumerate(segments) if segment.kind == "chunk"), None)
-            if place is None:
-                raise InputError(f"the prompt {generate.prompt!r} has no place for passages")
-            yield segments[:place], segments[place]
+    for chunk in collection.chunk_ids():
+        context = build.run(Hits([chunk], np.ones(1, np.float32), store=collection), collection, model)
+        turns, _ = generate.fitted(template, Query("?"), context, [], model)
+        segments = segments_of(model, turns)
+        place = next(at for at, segment in enumerate(segments) if segment.kind == "chunk")
+        yield segments[:place], segments[place]
+
+
+def _bytes_a_token(disk: DiskStore, model: str) -> float:
+    entries = [entry for entry in disk.entries() if entry.model == model]
+    return sum(entry.nbytes for entry in entries) / max(sum(entry.tokens for entry in entries), 1)
 
 
 def _size(text: str) -> int:
