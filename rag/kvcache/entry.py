@@ -26,7 +26,7 @@ ALIGNMENT = 64
 _HEADER = struct.Struct("<8sIIQIII")  # magic, version, bytes of the head, of the file, tokens, CRC of head, of data
 _USAGE = struct.Struct("<Qdd")  # uses, used, age
 _USAGE_AT = 40
-_PIECE = 1 << 20  # read and then checked while the processor's cache still holds it
+_PIECE = 1 << 22  # read, and then checked while the disk reads on
 _HEAD = 1 << 24
 
 Bytes = NDArray[np.uint8]
@@ -111,6 +111,8 @@ def read_data(file: int, header: Header) -> Bytes:
     size = header.nbytes - header.data_at
     if size < 0:
         raise Unreadable(f"its data begins behind its end, at {header.data_at}")
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
     data = np.empty(size, np.uint8)
     at, crc = 0, 0
     while at < size:
