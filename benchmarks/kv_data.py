@@ -32,8 +32,7 @@ class Question:
 
 
 def stream(name: str, count: int, k: int, cache: Path, seed: int = 0) -> tuple[list[Question], list[Passage]]:
-    """The first questions of a stream over a data set of RAG_DATA, each with its k nearest documents; and documents that
-    are none of these.
+    """The first questions of a stream over a data set of RAG_DATA, each with its k nearest documents; and some others.
 
     What is asked about follows Zipf's law: documents have random ranks r, and a question comes the sooner the larger
     the 1 / r of its documents. No question comes twice; a longer stream begins with the shorter ones.
