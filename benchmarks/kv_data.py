@@ -16,6 +16,8 @@ from rag.types import Document, Passage, Query
 
 __all__ = ["Question", "stream"]
 
+SPARE = 8  # documents handed over that stand in no prompt
+
 BATCH = 512  # texts that are encoded at a time
 
 
@@ -29,8 +31,8 @@ class Question:
     passages: tuple[Passage, ...]
 
 
-def stream(name: str, count: int, k: int, cache: Path, seed: int = 0) -> list[Question]:
-    """The first questions of a stream over a data set of RAG_DATA, each with its k nearest documents.
+def stream(name: str, count: int, k: int, cache: Path, seed: int = 0) -> tuple[list[Question], list[Passage]]:
+    """The first questions of a stream over a data set of RAG_DATA, each with its k nearest documents; and some others.
 
     What is asked about follows Zipf's law: documents have random ranks r, and a question comes the sooner the larger
     the 1 / r of its documents. No question comes twice; a longer stream begins with the shorter ones.
@@ -48,7 +50,7 @@ def stream(name: str, count: int, k: int, cache: Path, seed: int = 0) -> list[Qu
     index = ScanIndex(encoder.dim, "cosine")
     index.add(np.arange(len(data.documents)), _vectors(data.documents, cache / f"{name}.npy"))
     found = index.search(encoder.encode_queries([data.queries[query].text for query in chosen]), k)
-    return [
+    questions = [
         Question(
             query,
             data.queries[query],
@@ -57,6 +59,8 @@ def stream(name: str, count: int, k: int, cache: Path, seed: int = 0) -> list[Qu
         )
         for query, rows in zip(chosen, found.ids, strict=True)
     ]
+    others = rng.permutation(np.setdiff1d(np.arange(len(data.documents)), found.ids))[:SPARE]
+    return questions, [_passage(n, int(row), data.documents[row]) for n, row in enumerate(others, 1)]
 
 
 def _vectors(documents: tuple[Document, ...], file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

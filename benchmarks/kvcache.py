@@ -21,7 +21,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ from rag.kvcache.strategies import STRATEGIES, Full, as_strategy
 from rag.kvcache.verdict import Finding
 from rag.models import PrefillingModel, load
 from rag.operators.generation import Generate
+from rag.operators.generation.reading import passage_segments
 from rag.operators.prompts import load_prompt
-from rag.types import Context
+from rag.types import Context, Passage
 
 NAMES = ("squad_train_sample", "hotpotqa_train_sample")
 PROMPT = Generate(prompt="short", max_tokens=16)
@@ -79,7 +80,7 @@ class Bench:
 
     def __init__(self, model: PrefillingModel, questions: Sequence[Question], cache: Path, budget: int) -> None:
         self.model, self.questions, self.cache, self.budget = model, questions, cache, budget
-        self.manager = KVCacheManager(model.network, store=MemoryStore(0))
+        self.manager = KVCacheManager(model.network, model.tokenizer, store=MemoryStore(0))
         _ = self.manager.known_as  # the self-test is no part of any time
         self.prompts = [self._segments(question) for question in questions]
         cache.mkdir(parents=True, exist_ok=True)
@@ -151,15 +152,25 @@ class Bench:
         return re.sub(r"\[\d+\]", "", text).strip()
 
 
-def contestants(shares: Sequence[float]) -> dict[str, Strategy]:
-    """Strategies by name; those that compute a share again, with each share."""
+def contestants(shares: Sequence[float], others: Sequence[Passage]) -> dict[str, Strategy]:
+    """Strategies by name; those that compute a share again, with each share.
+
+    One that rehearses chunks behind other texts does so behind its own and, called `rehearsed`, behind documents of the
+    collection, two at a time.
+    """
     found: dict[str, Strategy] = {name: as_strategy(name) for name in ("full", "prefix", "naive")}
     for name in BY_SHARE:
         kind: Any = STRATEGIES.get(name)
-        if kind is not None and any(field.name == "share" for field in fields(kind)):
-            found |= {f"{name} {share:g}": as_strategy(name, share=share) for share in shares}
-        elif kind is not None:
-            found[name] = as_strategy(name)
+        if kind is None:
+            continue
+        found |= {f"{name} {share:g}": as_strategy(name, share=share) for share in shares}
+        if any(field.name == "rehearsals" for field in fields(kind)):
+            pairs = [
+                tuple(passage_segments([replace(p, number=n) for n, p in enumerate(others[at : at + 2], 1)]))
+                for at in range(0, len(others) - 1, 2)
+            ]
+            for share in shares:
+                found[f"rehearsed {share:g}"] = as_strategy(name, share=share, rehearsals=tuple(pairs))
     return found
 
 
@@ -228,7 +239,7 @@ def rows_of(title: str, outcomes: dict[str, Outcome]) -> list[harness.Row]:
 def draw(figure: Any, studies: dict[str, dict[str, Outcome]]) -> None:
     """A column a stream: divergence and agreement over the time to the first token, a curve a kind of strategy."""
     panels = np.atleast_2d(figure.subplots(2, len(studies), sharex="col", squeeze=False))
-    marks = dict(zip(("full", "prefix", "naive", *BY_SHARE), cycle("os^v<>D"), strict=False))
+    marks = dict(zip(("full", "prefix", "naive", *BY_SHARE, "rehearsed"), cycle("os^v<>Dp"), strict=False))
     for place, (title, outcomes) in enumerate(studies.items()):
         kinds: dict[str, list[Outcome]] = {}
         for name, found in outcomes.items():
@@ -283,15 +294,15 @@ def main() -> None:
             options.strategies = ["naive", "cacheblend"]
             options.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model: Any = load(options.model, threads=1)
-        chosen = {
-            name: strategy
-            for name, strategy in contestants(options.shares).items()
-            if not options.strategies or name.partition(" ")[0] in ("full", *options.strategies)
-        }
         studies: dict[str, dict[str, Outcome]] = {}
         for data in options.data:
             title = f"{data}, {options.k} passages"
-            questions = stream(data, options.questions, options.k, options.cache)
+            questions, others = stream(data, options.questions, options.k, options.cache)
+            chosen = {
+                name: strategy
+                for name, strategy in contestants(options.shares, others).items()
+                if not options.strategies or name.partition(" ")[0] in ("full", *options.strategies)
+            }
             folder = options.cache / f"{options.model.replace(':', '-')}-{data}-{options.k}"
             bench = Bench(model, questions, folder, int(options.budget * 2**30))
             studies[title] = {}

@@ -31,14 +31,11 @@ def manager_of(model: PrefillingModel, strategy: Strategy) -> KVCacheManager:
     def first() -> KVCacheManager:
         store = user_store(model.network.device)
         _stores.add(store)
-        return KVCacheManager(model.network, strategy=Prefix(), store=store)
+        return KVCacheManager(model.network, model.tokenizer, strategy=Prefix(), store=store)
 
-    def other() -> KVCacheManager:
-        base: KVCacheManager = model.kept("kvcache", first)
-        _ = base.known_as  # found out once, for all strategies
-        return base.with_strategy(strategy)
-
-    manager: KVCacheManager = model.kept(f"kvcache {strategy!r}", other)
+    base: KVCacheManager = model.kept("kvcache", first)
+    _ = base.known_as  # found out once, for all strategies
+    manager: KVCacheManager = model.kept(f"kvcache {strategy!r}", lambda: base.with_strategy(strategy))
     return manager
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,8 +74,9 @@ class KVCacheManager:
 
     def with_strategy(self, strategy: str | Strategy) -> KVCacheManager:
         """A manager of the same model and store with another strategy; what was found out about the model is shared."""
-        other = copy.copy(self)
-        other.strategy = as_strategy(strategy)
+        other = KVCacheManager(self.model, self.tokenizer, strategy=strategy, store=self.store)
+        other._lock = self._lock
+        other.__dict__.update({name: self.__dict__[name] for name in ("support", "known_as") if name in self.__dict__})
         return other
 
     @cached_property

@@ -129,6 +129,11 @@ class TransformersModel(BlockingModel):
         """The causal transformers model."""
         return self._model
 
+    def tokenizer(self, *texts: Any, **settings: Any) -> Any:
+        """What the tokenizer returns; see `PrefillingModel`."""
+        with self._lock:
+            return self._tokenizer(*texts, **settings)
+
     @property
     def template(self) -> str:
         """The tokenizer's chat template; see `PrefillingModel`."""

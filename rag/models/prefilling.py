@@ -44,6 +44,10 @@ class PrefillingModel(ChatModel, Protocol):
         """The causal transformers model."""
         ...
 
+    def tokenizer(self, *texts: Any, **settings: Any) -> Any:
+        """What its tokenizer returns when it is called so; for one thread at a time."""
+        ...
+
     @property
     def template(self) -> str:
         """How messages become a prompt, as a text that differs where prompts would; empty for their texts alone."""

@@ -80,7 +80,7 @@ def reading(
 
 def _remembers(turns: Sequence[SegmentedTurn]) -> bool:
     """Whether there is a conversation before the question: chunks would be cached behind every state of it anew."""
-    return any(role == "assistant" for role, _ in turns)
+    return sum(role != "system" for role, _ in turns) > 1
 
 
 def _shown(
