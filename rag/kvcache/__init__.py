@@ -8,12 +8,13 @@ from rag.kvcache.quality import Agreement, Quality, Recompute
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import SegmentStates, StateKey, StateStore
-from rag.kvcache.strategies import CacheBlend, First, Full, Naive, Prefix, Share, Strategy
+from rag.kvcache.strategies import CacheBlend, CacheCraft, First, Full, Naive, Prefix, Share, Strategy
 from rag.kvcache.tiers import TieredStore
 
 __all__ = [
     "Agreement",
     "CacheBlend",
+    "CacheCraft",
     "DiskStore",
     "First",
     "Full",

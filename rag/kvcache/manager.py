@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import InputError, MissingExtraError
-from rag.kvcache.adapter import fingerprint, only_last_logits
+from rag.kvcache.adapter import ModelAdapter, fingerprint, only_last_logits
+from rag.kvcache.craft import VariantRequest
 from rag.kvcache.memory import MemoryStore
+from rag.kvcache.rehearsal import PASSAGES, RehearsedRequest
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.request import Request
-from rag.kvcache.segments import Piece, Segment, pieces_of
+from rag.kvcache.segments import Piece, Segment, head_context, pieces_of
 from rag.kvcache.selftest import Support, support_of
 from rag.kvcache.store import StateStore
-from rag.kvcache.strategies import Strategy, as_strategy
+from rag.kvcache.strategies import CacheCraft, Strategy, as_strategy
+from rag.kvcache.variants import Variants
 
 __all__ = ["KVCacheManager", "Prefilled"]
 
@@ -46,11 +49,12 @@ class KVCacheManager:
         model: in float32 on a CPU, or in 16 bits on a GPU; it is not changed.
         tokenizer: for segments given as text; None where all come as tokens.
         strategy: what is reused and what computed again, or its name: `full`, `prefix`, `naive`, `share`, `first`,
-            `cacheblend`. The first two are exact.
+            `cacheblend`, `cachecraft`. The first two are exact.
         store: where states are kept; None makes a MemoryStore of 1 GiB. Managers of several models may share one.
 
-    A chunk is kept as it is computed alone behind the instructions that open the prompt. What a prompt gets therefore
-    depends on the prompt and the strategy only: not on earlier requests, on what the store has dropped, or on threads.
+    A chunk is kept as it is computed alone behind the instructions that open the prompt, or with `cachecraft` behind
+    fixed texts as well. What a prompt gets therefore depends on the prompt and the strategy only: not on earlier
+    requests, on what the store has dropped, or on threads. The one exception is `CacheCraft(variants=...)`.
     Stored states that are damaged or of another model are dropped and computed again, with a warning in the log
     (`rag.kvcache`). A model for which reuse is not exact where it should be (see `support`) falls back to prefixes, or
     to full prefill. Safe to call from several threads where the model is.
@@ -65,6 +69,7 @@ class KVCacheManager:
         self.tokenizer = tokenizer
         self.strategy = as_strategy(strategy)
         self.store: StateStore = MemoryStore() if store is None else store
+        self._variants = Variants(self.strategy.variants if isinstance(self.strategy, CacheCraft) else 0)
         self._lock = threading.RLock()  # the self-test, the fingerprint, and the tokenizer are used by one at a time
         try:
             import torch  # noqa: F401
@@ -105,15 +110,15 @@ class KVCacheManager:
         if adapter is None:
             return self._in_full(pieces, self.support.reason)
         with torch.no_grad():
-            request = Request(adapter, self.store, self.known_as, pieces)
             if self.strategy.reuse == "prefix" or self.support.reuse == "prefix":
-                return self._behind_prefix(request)
-            return self._with_chunks(request)
+                return self._behind_prefix(Request(adapter, self.store, self.known_as, pieces))
+            return self._with_chunks(self._request(adapter, pieces))
 
     def warm(self, instructions: Sequence[Segment], chunks: Sequence[Segment]) -> int:
         """Compute chunks for prompts that open with these instructions, where the store does not have them.
 
-        Returns how many were computed; 0 where the model or the strategy does not reuse chunks.
+        Returns how many were computed; 0 where the model or the strategy does not reuse chunks, and for variants, which
+        only prompts make.
         """
         import torch
 
@@ -126,10 +131,49 @@ class KVCacheManager:
                 if chunk.kind != "chunk":
                     raise InputError(f"a segment of kind {chunk.kind!r} was given to be cached, expected 'chunk'")
                 pieces = self._pieces([*instructions, chunk], self.known_as)
-                request = Request(adapter, self.store, self.known_as, pieces)
-                request.fetch_chunks()
-                computed += request.pieces[-1].kind == "chunk" and request.stored[-1] > 0
+                computed += self._request(adapter, pieces).warm()
         return computed
+
+    def arrange(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The prompt with its chunks in an order in which more of them stand behind what they were cached behind.
+
+        For models that do not mind the order of passages. Only variants of `CacheCraft` make a difference; with other
+        strategies the prompt stays as it is.
+        """
+        if not isinstance(self.strategy, CacheCraft) or not self.strategy.variants or self.support.reuse != "chunks":
+            return list(segments)
+        places = [at for at, segment in enumerate(segments) if segment.kind == "chunk"]
+        each = [self._pieces([*segments[: places[0]], segments[at]], self.known_as) for at in places]
+        order = self._variants.arranged([(pieces[-1].id, head_context(pieces)) for pieces in each])
+        arranged = list(segments)
+        for place, chosen in zip(places, order, strict=True):
+            arranged[place] = segments[places[chosen]]
+        return arranged
+
+    @cached_property
+    def _rehearsals(self) -> list[tuple[int, ...]]:
+        """Token ids of what chunks are rehearsed behind."""
+        strategy = self.strategy
+        given = strategy.rehearsals if isinstance(strategy, CacheCraft) else None
+        if given is None and self.tokenizer is None:
+            vocabulary = self.model.config.get_text_config().vocab_size
+            return [tuple(np.random.default_rng(0).integers(0, vocabulary, 64).tolist())]
+        contexts = given or [[Segment("chunk", text) for text in PASSAGES]]
+        # Behind an empty segment of tokens nothing opens the text, as nothing does behind instructions.
+        start = Segment("chunk", tokens=())
+        return [
+            tuple(token for piece in self._pieces([start, *context], "") for token in piece.tokens)
+            for context in contexts
+        ]
+
+    def _request(self, adapter: ModelAdapter, pieces: Sequence[Piece]) -> Request:
+        """A prompt with chunks, kept in the strategy's way."""
+        strategy = self.strategy
+        if not isinstance(strategy, CacheCraft):
+            return Request(adapter, self.store, self.known_as, pieces)
+        if strategy.variants:
+            return VariantRequest(adapter, self.store, self.known_as, pieces, strategy.share, self._variants)
+        return RehearsedRequest(adapter, self.store, self.known_as, pieces, strategy.share, self._rehearsals)
 
     def _pieces(self, segments: Sequence[Segment], model: str) -> list[Piece]:
         with self._lock:
@@ -151,7 +195,7 @@ class KVCacheManager:
         computed = request.place()
         logits = request.assembly.run(computed)
         request.keep_prefix()
-        why = "computed: no earlier prompt in the store began like this"
+        why = "no earlier prompt in the store began like this"
         if self.strategy.reuse != "prefix":
             why = f"{why}, and only exact prefixes are reused: {self.support.reason}"
         return self._done(request, computed, logits, why)
@@ -166,11 +210,11 @@ class KVCacheManager:
                 f"strategy {self.strategy.name!r} chose position {outside[0]} of a prompt of {length} tokens"
             )
         computed = np.union1d(missing, chosen)
-        logits = request.assembly.run(computed)
-        return self._done(request, computed, logits, "computed: instructions behind a chunk")
+        logits = request.run(computed)
+        return self._done(request, computed, logits)
 
-    def _done(self, request: Request, computed: NDArray[np.int64], logits: Any, otherwise: str) -> Prefilled:
-        """`otherwise`: why a piece that could have been reused was not."""
+    def _done(self, request: Request, computed: NDArray[np.int64], logits: Any, otherwise: str = "") -> Prefilled:
+        """`otherwise`: why a piece that could have been reused was not, where only prefixes are."""
         run = np.zeros(len(request.tokens), bool)
         run[computed] = True
         exact = True
@@ -178,15 +222,15 @@ class KVCacheManager:
         for at, piece in enumerate(request.pieces):
             again, length = int(run[piece.start : piece.stop].sum()), len(piece.tokens)
             states = request.states.get(at)
-            if states is None:
-                why = "computed: a question is new in every prompt" if piece.kind == "question" else otherwise
-            elif states.key.context == piece.before:
-                why = "reused: it stands behind the same segments as when it was cached, which is exact"
-            else:
-                exact = exact and again == length
-                why = f"reused: cached alone behind the instructions; {again} of {length} tokens computed again"
+            why = request.explain(at, again)
+            if states is None and otherwise and piece.kind != "question":
+                why = f"computed: {otherwise}"
+            as_before = states is None or (states.key.context == piece.before and not states.rounded)
+            exact = exact and (as_before or again == length)
             if request.stored[at]:
                 why += "; it was missing in the store and first computed for it"
-            rows.append(SegmentReport(piece.kind, length, length - again, again, request.stored[at], why))
+            rows.append(
+                SegmentReport(piece.kind, length, length - again, again, request.stored[at], why, request.overhead(at))
+            )
         report = Report(self.strategy.name, exact, tuple(rows), request.checked)
         return Prefilled(request.tokens, request.assembly.cache(), logits, report)

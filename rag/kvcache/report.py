@@ -13,7 +13,9 @@ __all__ = ["Report", "SegmentReport"]
 class SegmentReport:
     """One segment: its tokens, how many came from the store, how many the model ran over in this prompt, and why.
 
-    `reused + recomputed` is `tokens`. `stored`: tokens that were missing in the store and were first computed for it.
+    `reused + recomputed` is `tokens`. `stored`: tokens first computed for the store, of the segment and, with
+    `CacheCraft`, once more behind each rehearsal.
+    `overhead`: the share of a reused chunk that its kept states ask to compute again (see `CacheCraft`), else 0.
     """
 
     kind: Kind
@@ -22,6 +24,7 @@ class SegmentReport:
     recomputed: int
     stored: int
     why: str
+    overhead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from rag.errors import InputError, did_you_mean
 
-__all__ = ["Kind", "Piece", "Segment", "head_length", "pieces_of", "segment_id", "then"]
+__all__ = ["Kind", "Piece", "Segment", "head_context", "head_length", "pieces_of", "segment_id", "then"]
 
 Kind: TypeAlias = Literal["instructions", "chunk", "question"]
 
@@ -100,6 +100,12 @@ def pieces_of(segments: Sequence[Segment], tokenizer: Any, model: str) -> list[P
 def head_length(pieces: Sequence[Piece]) -> int:
     """How many pieces open the prompt as instructions: the context in which chunks are cached."""
     return next((at for at, piece in enumerate(pieces) if piece.kind != "instructions"), len(pieces))
+
+
+def head_context(pieces: Sequence[Piece]) -> str:
+    """The name of the context in which chunks are cached: of the instructions that open the prompt."""
+    head = pieces[: head_length(pieces)]
+    return then(head[-1].before, head[-1].id) if head else ""
 
 
 def _opening(tokenizer: Any) -> tuple[int, ...]:

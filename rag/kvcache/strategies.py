@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.errors import ConfigError, did_you_mean
+from rag.kvcache.plan import highest
+from rag.kvcache.segments import Segment
 
 __all__ = [
     "STRATEGIES",
     "CacheBlend",
+    "CacheCraft",
     "CachedChunk",
     "Draft",
     "First",
@@ -32,12 +35,18 @@ Reuse: TypeAlias = Literal["nothing", "prefix", "chunks"]
 
 @dataclass(frozen=True, slots=True)
 class CachedChunk:
-    """Cached states of a chunk in a prompt: tokens [start, stop); `exact`: what stands before is what stood before."""
+    """Cached states of a chunk in a prompt: tokens [start, stop); `exact`: what stands before is what stood before.
+
+    overhead: the share of its tokens to compute again, and scores: float32[tokens], which of them first, the highest;
+    both as `CacheCraft` has them kept, else 0 and None.
+    """
 
     id: str
     start: int
     stop: int
     exact: bool
+    overhead: float = 0.0
+    scores: NDArray[np.float32] | None = None
 
 
 class Draft(Protocol):
@@ -66,7 +75,8 @@ class Strategy(Protocol):
     """What is taken from the store (`reuse`), and which tokens of it are computed again.
 
     `nothing`: no store. `prefix`: leading segments that an earlier prompt began with as well; exact. `chunks`: every
-    chunk, as it was computed alone behind the instructions; exact where it stands there again.
+    chunk, as it was computed alone behind the instructions (`CacheCraft` has other ways); exact where it stands there
+    again.
     """
 
     @property
@@ -197,8 +207,49 @@ class CacheBlend:
         return positions[np.argsort(-deviation, kind="stable")[: _part(self.share, len(positions))]]
 
 
+@dataclass(frozen=True)
+class CacheCraft:
+    """Compute those tokens of each chunk again that depend most on the chunks before them (Cache-Craft, SIGMOD 2025,
+    arXiv:2502.15734); which ones is known with what is kept of the chunk, and costs nothing at the time of a prompt.
+
+    Args:
+        share: of each chunk, computed again. With variants it is what a chunk would need that has seen nothing of
+            what stands before it; one that has needs less (the paper's alpha is twice this share).
+        rehearsals: a chunk is kept as the mean of its states behind the instructions and each of these contexts, and a
+            token counts by how far that is from its states without them. Best are a few, of one or two chunks of the
+            same collection each, in the same form. None: two passages of made-up prose; without a tokenizer, tokens
+            drawn at random.
+        variants: 0, or the paper's own form with at most so many variants of a chunk: a chunk is kept as real prompts
+            compute it behind real chunks, scored by attention, and the variant that lost least is taken. Results then
+            depend on earlier prompts and on what the store has dropped; `rehearsals` have no part in it.
+    """
+
+    share: float = 0.1
+    rehearsals: Sequence[Sequence[Segment]] | None = None
+    variants: int = 0
+    name: ClassVar[str] = "cachecraft"
+    reuse: ClassVar[Reuse] = "chunks"
+
+    def __post_init__(self) -> None:
+        _check_share(self.share)
+        if self.variants < 0:
+            raise ConfigError(f"cachecraft: variants is {self.variants}, expected 0 or more")
+        if self.rehearsals is not None and not (self.rehearsals and all(self.rehearsals)):
+            raise ConfigError("cachecraft: a rehearsal without segments", hint="None takes passages of made-up prose")
+
+    def recompute(self, draft: Draft) -> NDArray[np.int64]:
+        """The positions with the highest scores of each chunk."""
+        return _joined(
+            [
+                chunk.start + highest(chunk.scores, chunk.overhead)
+                for chunk in _inexact(draft)
+                if chunk.scores is not None
+            ]
+        )
+
+
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
-    kind.name: kind for kind in (Full, Prefix, Naive, Share, First, CacheBlend)
+    kind.name: kind for kind in (Full, Prefix, Naive, Share, First, CacheBlend, CacheCraft)
 }
 
 

@@ -20,7 +20,7 @@ from tests.kvcache.prompts import plain_logits, prompt, tokens_of
 pytestmark = pytest.mark.torch
 Family = Callable[[str], Any]
 
-STRATEGIES: list[Strategy | str] = ["prefix", "naive", First(share=0.2), CacheBlend(0.2)]
+STRATEGIES: list[Strategy | str] = ["prefix", "naive", First(share=0.2), CacheBlend(0.2), "cachecraft"]
 PROMPTS = [
     prompt(*np.random.default_rng(seed).permutation(6)[: 1 + seed % 4].tolist(), instructions=seed % 2, question=seed)
     for seed in range(12)

@@ -218,6 +218,21 @@ def test_a_manager_goes_on_where_another_process_ended(torch: ModuleType, family
         assert float((got.logits - expected.logits).abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("codec", ["computed", "int8"])
+def test_a_report_calls_nothing_exact_that_was_rounded(
+    torch: ModuleType, family: Callable[[str], Any], tmp_path: Path, codec: Any
+):
+    store = open_store(tmp_path, memory=0, codec=codec)
+    manager = KVCacheManager(family("gemma3"), strategy="prefix", store=store)
+    expected = manager.prefill(prompt(1, 2))
+    again = manager.prefill(prompt(1, 2))
+    assert expected.report.exact
+    assert again.report.reused > 0
+    assert again.report.exact == (codec == "computed")
+    assert ("rounded" in str(again.report)) == (codec == "int8")
+    assert (float((again.logits - expected.logits).abs().max()) < 1e-4) == (codec == "computed")
+
+
 def test_a_store_needs_memory():
     with pytest.raises(InputError, match="no tier of memory"):
         TieredStore()
