@@ -21,6 +21,7 @@ from harness import Row, compare
 from numpy.typing import NDArray
 
 from rag.kvcache import DiskStore, SegmentStates, StateKey
+from rag.kvcache.disk import _name
 from rag.kvcache.eviction import Eviction, Ranking
 
 SHARES = (0.02, 0.05, 0.1, 0.2)
@@ -111,40 +112,37 @@ def load_rows(folder: Path, files: int, rounds: int) -> list[Row]:
         keys.append(made.key)
         named = {f"{number}": part for number, part in enumerate((*made.keys, *made.values))}
         save_file(named, folder / f"{number}.safetensors")
-    ours = sorted(store.path.glob("*.states"))
-    theirs = sorted(folder.glob("*.safetensors"))
+    os.sync()
+    ours = [next(store.path.glob(f"{_name(key)}.*")) for key in keys]
+    theirs = [folder / f"{number}.safetensors" for number in range(files)]
 
-    def plain() -> None:
-        for path in ours:
-            with path.open("rb", buffering=0) as file:
-                file.readinto(np.empty(path.stat().st_size, np.uint8).data)
+    def plain(number: int) -> None:
+        with ours[number].open("rb", buffering=0) as file:
+            file.readinto(np.empty(size, np.uint8).data)
 
-    def other() -> None:
-        for path in theirs:
-            for tensor in load_file(path).values():
-                tensor.view(-1)[::1024].sum()  # which reads each page of what is mapped
+    def other(number: int) -> None:
+        for tensor in load_file(theirs[number]).values():
+            tensor.view(-1)[::1024].sum()  # which reads each page of what is mapped
 
-    def own() -> None:
-        for key in keys:
-            store.get(key)
-
-    contenders: dict[str, Callable[[], Any]] = {
-        "ours": own,
+    size = ours[0].stat().st_size
+    contenders: dict[str, Callable[[int], Any]] = {
+        "ours": lambda number: store.get(keys[number]),
         "readinto": plain,
         "safetensors": other,
     }
     rows = []
-    size = sum(path.stat().st_size for path in ours) / 1e9
     for case, clock in (("from the page cache", time.process_time), ("from the disk", time.perf_counter)):
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
+        for number in [*range(files)] * rounds:
             for name, call in contenders.items():
                 if case == "from the disk":
-                    _forget([*ours, *theirs])
+                    _forget([ours[number], theirs[number]])
+                else:
+                    call(number)
                 start = clock()
-                call()
+                call(number)
                 seconds[name].append(clock() - start)
-        rate = {name: size / float(np.median(taken)) for name, taken in seconds.items()}
+        rate = {name: size / 1e9 / float(np.median(taken)) for name, taken in seconds.items()}
         for peer in ("readinto", "safetensors"):
             version = harness.versions("safetensors").split()[1] if peer == "safetensors" else ""
             rows.append(compare(case, "read", "GB/s", rate["ours"], (peer, version), rate[peer], 1))
@@ -153,7 +151,6 @@ def load_rows(folder: Path, files: int, rounds: int) -> list[Row]:
 
 def _forget(paths: list[Path]) -> None:
     """Let the page cache drop these files."""
-    os.sync()
     for path in paths:
         file = os.open(path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -193,7 +190,7 @@ def main() -> None:
         "",
         f"Reading: {files} states of {TOKENS} tokens of Gemma 3 270M in float32, 4.2 MB each, checksums compared; from "
         "the page cache in processor time, from the disk (after posix_fadvise DONTNEED) in time on the clock. "
-        "`readinto` reads the same bytes into fresh memory and does nothing with them.",
+        "`readinto` reads the same bytes into fresh memory and does nothing with them. Medians of single files.",
         "",
         f"{harness.machine()}; {harness.versions('torch', 'safetensors')}; one thread.",
     ]

@@ -77,27 +77,27 @@ def _decode(head: Mapping[str, Any], data: Bytes) -> SegmentStates:
     import torch
 
     kinds = {kind: getattr(torch, kind) for kind in _KINDS}
-    counts = [math.prod(shape) for _, shape in head["tensors"]]
-    sizes = [count * kinds[kind].itemsize for count, (kind, _) in zip(counts, head["tensors"], strict=True)]
+    sizes = [kinds[kind].itemsize * math.prod(shape) for kind, shape in head["tensors"]]
     sizes += [np.dtype(kind).itemsize * math.prod(shape) for _, kind, shape in head["extra"]]
     places, end = layout(sizes)
     if end != len(data):
         raise Unreadable(f"it has {len(data)} bytes of data, its head says {end}")
+    whole = {kind: torch.frombuffer(data, dtype=kinds[kind]) for kind, _ in head["tensors"]}
     parts = [
-        torch.frombuffer(data, dtype=kinds[kind], count=count, offset=at).view(shape)
-        for at, count, (kind, shape) in zip(places, counts, head["tensors"], strict=False)
+        whole[kind].as_strided(shape, _strides(shape), at // kinds[kind].itemsize)
+        for at, (kind, shape) in zip(places, head["tensors"], strict=False)
     ]
     extra: dict[str, NDArray[Any]] = {}
     for (name, kind, shape), at, size in zip(head["extra"], places[len(parts) :], sizes[len(parts) :], strict=True):
         extra[name] = data[at : at + size].view(np.dtype(kind)).reshape(shape)
     codec, dtype = head["codec"], kinds[head["dtype"]]
     each = 3 if codec == "int8" else 1
-    whole = [_decoded(parts[at : at + each], dtype) for at in range(0, len(parts), each)]
+    decoded = [_decoded(parts[at : at + each], dtype) for at in range(0, len(parts), each)]
     return SegmentStates(
         StateKey(head["segment"], head["context"]),
         head["model"],
-        tuple(whole[0::2]),
-        tuple(whole[1::2]),
+        tuple(decoded[0::2]),
+        tuple(decoded[1::2]),
         checksum=head["checksum"] if codec == "computed" else -1,
         extra=extra,
         rounded=head["rounded"],
@@ -121,6 +121,10 @@ def _decoded(parts: Sequence[Any], dtype: Any) -> Any:
         return parts[0].to(dtype)
     codes, low, step = parts
     return (codes.float().mul_(step).add_(low)).to(dtype)
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 def _bytes(tensor: Any) -> Bytes:

@@ -21,6 +21,7 @@ from rag.kvcache.entry import (
     Bytes,
     Header,
     Unreadable,
+    begin_reading,
     read_data,
     read_head,
     read_header,
@@ -119,7 +120,7 @@ class Directory:
             self._use(file, header)
             return found
 
-        return self._with(name, whole)
+        return self._with(name, whole, ahead=True)
 
     def head(self, name: str) -> dict[str, Any] | None:
         """The head of an entry alone, which does not count as a use."""
@@ -177,8 +178,11 @@ class Directory:
             os.close(descriptor)
         return True
 
-    def _with(self, name: str, look: Callable[[int, Header], T]) -> T | None:
-        """What `look` finds in an entry's open file; None without one, or where something is not sound."""
+    def _with(self, name: str, look: Callable[[int, Header], T], *, ahead: bool = False) -> T | None:
+        """What `look` finds in an entry's open file; None without one, or where something is not sound.
+
+        `ahead`: it will read all of it.
+        """
         path = self._file(name)
         try:
             file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
@@ -188,6 +192,8 @@ class Directory:
             log.warning("%s cannot be read: %s", path, error.strerror)
             return None
         try:
+            if ahead:
+                begin_reading(file)
             return look(file, read_header(file))
         except (Unreadable, OSError, ValueError) as reason:
             self._drop_damaged(path, reason)

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from rag._native import crc32c
 from rag.kvcache.eviction import Usage
 
-__all__ = ["ALIGNMENT", "Header", "Unreadable", "layout", "read_data", "read_header", "write_entry", "write_usage"]
+__all__ = [
+    "ALIGNMENT",
+    "Header",
+    "Unreadable",
+    "begin_reading",
+    "layout",
+    "read_data",
+    "read_header",
+    "write_entry",
+    "write_usage",
+]
 
 MAGIC, VERSION = b"RAGSTATE", 1
 ALIGNMENT = 64
@@ -77,6 +87,12 @@ def write_entry(tokens: int, head: Mapping[str, Any], parts: Sequence[Bytes], ag
     return [header, text, *data]
 
 
+def begin_reading(file: int) -> None:
+    """Let the system read all of an open file ahead, while its beginning is looked at."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def read_header(file: int) -> Header:
     """The header of an open file, whose length it must tell. Raises Unreadable."""
     raw = os.pread(file, ALIGNMENT, 0)
@@ -111,8 +127,6 @@ def read_data(file: int, header: Header) -> Bytes:
     size = header.nbytes - header.data_at
     if size < 0:
         raise Unreadable(f"its data begins behind its end, at {header.data_at}")
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
     data = np.empty(size, np.uint8)
     at, crc = 0, 0
     while at < size:

@@ -122,7 +122,7 @@ def warm(
     from rag.collection import Collection
     from rag.kvcache.folder import FolderSettings, user_folder
     from rag.kvcache.hosting import manager_of
-    from rag.kvcache.strategies import Naive
+    from rag.kvcache.quality import by_share
     from rag.kvcache.tiers import TieredStore
     from rag.operators.generation import Generate
     from rag.serve import show
@@ -133,7 +133,7 @@ def warm(
     with Collection.open(kb) as collection:
         _set_up(folder, budget, codec)
         settings = FolderSettings.of(folder)
-        manager = manager_of(model, Naive())
+        manager = manager_of(model, by_share(0.15))
         store = manager.store
         if manager.support.reuse != "chunks":
             raise ConfigError(f"{model.name} does not let chunks be reused: {manager.support.reason}")
