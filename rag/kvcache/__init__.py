@@ -5,6 +5,7 @@ from rag.kvcache.folder import open_store
 from rag.kvcache.manager import KVCacheManager, Prefilled
 from rag.kvcache.memory import MemoryStore
 from rag.kvcache.quality import Agreement, Quality, Recompute
+from rag.kvcache.rehearsal import rehearsals_of
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.segments import Segment
 from rag.kvcache.store import SegmentStates, StateKey, StateStore
@@ -35,4 +36,5 @@ __all__ = [
     "Strategy",
     "TieredStore",
     "open_store",
+    "rehearsals_of",
 ]

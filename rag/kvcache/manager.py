@@ -151,20 +151,17 @@ class KVCacheManager:
         return arranged
 
     @cached_property
-    def _rehearsals(self) -> list[tuple[int, ...]]:
-        """Token ids of what chunks are rehearsed behind."""
+    def _rehearsals(self) -> list[list[tuple[int, ...]]]:
+        """Token ids of what chunks are rehearsed behind, segment by segment."""
         strategy = self.strategy
         given = strategy.rehearsals if isinstance(strategy, CacheCraft) else None
         if given is None and self.tokenizer is None:
             vocabulary = self.model.config.get_text_config().vocab_size
-            return [tuple(np.random.default_rng(0).integers(0, vocabulary, 64).tolist())]
+            return [[tuple(np.random.default_rng(0).integers(0, vocabulary, 64).tolist())]]
         contexts = given or [[Segment("chunk", text) for text in PASSAGES]]
-        # Behind an empty segment of tokens nothing opens the text, as nothing does behind instructions.
+        # Behind a segment given as tokens nothing opens the text, as nothing does behind instructions.
         start = Segment("chunk", tokens=())
-        return [
-            tuple(token for piece in self._pieces([start, *context], "") for token in piece.tokens)
-            for context in contexts
-        ]
+        return [[piece.tokens for piece in self._pieces([start, *context], "")] for context in contexts]
 
     def _request(self, adapter: ModelAdapter, pieces: Sequence[Piece]) -> Request:
         """A prompt with chunks, kept in the strategy's way."""

@@ -1,6 +1,6 @@
 """Cache-Craft's measures: what a chunk owed to the chunks before it, and what of that is lost in a new prompt.
 
-S. Agarwal et al., arXiv:2502.15734, sections 3.2 and 3.3. Plain numbers, without a model. Chunks are known by names;
+S. Agarwal et al., SIGMOD 2025, arXiv:2502.15734. Plain numbers, without a model. Chunks are known by names;
 `old` are those before a chunk when it was computed, `new` those before it now, both in order.
 """
 

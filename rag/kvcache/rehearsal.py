@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import heapq
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.errors import InputError
 from rag.kvcache.adapter import ModelAdapter
 from rag.kvcache.plan import fix_overhead
 from rag.kvcache.request import Request, States
-from rag.kvcache.segments import Piece, segment_id, then
+from rag.kvcache.segments import Piece, Segment, segment_id, then
 from rag.kvcache.store import SegmentStates, StateStore
 
-__all__ = ["PASSAGES", "RehearsedRequest"]
+__all__ = ["PASSAGES", "RehearsedRequest", "rehearsals_of"]
 
 PASSAGES = (
     "The town lies where two small rivers meet, about forty kilometres from the coast. It was first mentioned in 1187 "
@@ -29,13 +32,30 @@ PASSAGES = (
 """What stands before a chunk where no rehearsals are given; made up."""
 
 
+def rehearsals_of(chunks: Iterable[Segment], contexts: int = 3) -> list[list[Segment]]:
+    """Contexts for `CacheCraft` out of a collection's own chunks: pairs of those whose hashes are the least.
+
+    So the order of the chunks makes no difference, and more chunks rarely do. Fewer contexts where there are too few
+    chunks; InputError where there are none.
+    """
+
+    def by_hash(chunk: Segment) -> bytes:
+        return hashlib.sha256(repr((chunk.text, chunk.tokens)).encode()).digest()
+
+    chosen = heapq.nsmallest(2 * contexts, set(chunks), key=by_hash)
+    if not chosen:
+        raise InputError("there are no chunks to rehearse others behind", hint="CacheCraft() has passages of its own")
+    return [chosen[at : at + 2] for at in range(0, len(chosen), 2)]
+
+
 class RehearsedRequest(Request):
     """A prompt whose chunks are kept twice: computed alone behind the instructions, and behind other texts.
 
     Directly behind the instructions a chunk is taken as it was alone, which is exact. Elsewhere the mean of its states
-    behind each of the `rehearsals` (token ids) is taken. The score of a token is how far that is from its states alone:
-    the squared distance of keys and values, relative to their variance over the chunk, averaged over layers. All of
-    it follows from the chunk, the instructions and the rehearsals.
+    behind each of the `rehearsals` is taken, but those that hold the chunk itself: a copy is not read like a text. The
+    score of a token is how far that is from its states alone: the squared distance of keys and values, relative to
+    their variance over the chunk, averaged over layers. All of it follows from the chunk, the instructions and the
+    rehearsals, which are given as the token ids of their parts.
     """
 
     def __init__(
@@ -45,14 +65,17 @@ class RehearsedRequest(Request):
         model: str,
         pieces: Sequence[Piece],
         share: float,
-        rehearsals: Sequence[tuple[int, ...]],
+        rehearsals: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
         super().__init__(adapter, store, model, pieces)
-        self._overhead = fix_overhead(2 * share, 0.5, 0.0)
-        self._rehearsals = [Piece("chunk", text, 0, segment_id(model, text), self.context) for text in rehearsals]
+        self._overhead = fix_overhead(2 * share, 0.5, 0.0)  # nothing seen of a real prompt; the least impact there is
+        self._rehearsals: list[tuple[Piece, Sequence[tuple[int, ...]]]] = []
         self._behind_rehearsals = then(self.context, "rehearsed")
-        for rehearsal in self._rehearsals:
-            self._behind_rehearsals = then(self._behind_rehearsals, rehearsal.id)
+        for parts in rehearsals:
+            joined = tuple(token for part in parts for token in part)
+            text = Piece("chunk", joined, 0, segment_id(model, joined), self.context)
+            self._rehearsals.append((text, parts))
+            self._behind_rehearsals = then(self._behind_rehearsals, text.id)
 
     def fetch_chunk(self, at: int) -> None:
         """Take a chunk as it was alone where it stands alone, else as it was rehearsed."""
@@ -79,9 +102,10 @@ class RehearsedRequest(Request):
         states = self.get(piece, self._behind_rehearsals)
         if states is None:
             alone = self.alone(piece, at)
-            takes = [self.behind(piece, [(text, self.alone(text, at))]) for text in self._rehearsals]
+            texts = [text for text, parts in self._rehearsals if piece.tokens not in parts]
+            takes = [self.behind(piece, [(text, self.alone(text, at))]) for text in texts]
             self.stored[at] += len(takes) * len(piece.tokens)
-            mean = _mean(takes)
+            mean = _mean(takes or [(alone.keys, alone.values)])
             states = self.put(piece, self._behind_rehearsals, *mean, scores=_distance((alone.keys, alone.values), mean))
         return states
 
@@ -92,20 +116,19 @@ class RehearsedRequest(Request):
 
 def _mean(takes: Sequence[States]) -> States:
     """Of states computed in several contexts."""
+    keys, values = zip(*takes, strict=True)
+    return _layer_means(keys), _layer_means(values)
 
-    def mean(parts: Sequence[Any]) -> Any:
-        return parts[0] if len(parts) == 1 else (sum(part.float() for part in parts) / len(parts)).to(parts[0].dtype)
 
-    return tuple(
-        tuple(mean([take[half][layer] for take in takes]) for layer in range(len(takes[0][half]))) for half in (0, 1)
-    )  # type: ignore[return-value]
+def _layer_means(takes: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    return [(sum(take.float() for take in layer) / len(layer)).to(layer[0].dtype) for layer in zip(*takes, strict=True)]
 
 
 def _distance(one: States, other: States) -> NDArray[np.float32]:
     """float32[tokens]: how far two computations of the same tokens are apart; see `RehearsedRequest`."""
     found: Any = 0.0
     for a, b in zip((*one[0], *one[1]), (*other[0], *other[1]), strict=True):
-        a, b = a.float(), b.float()
+        a, b = a.to(b.device).float(), b.float()  # a store may have moved the first
         spread = b.var(1, correction=0).sum() + 1e-12
         found = found + (a - b).square().sum((0, 2)) / spread
     return np.asarray((found / len(one[0])).cpu().numpy(), np.float32)

@@ -216,9 +216,9 @@ class CacheCraft:
         share: of each chunk, computed again. With variants it is what a chunk would need that has seen nothing of
             what stands before it; one that has needs less (the paper's alpha is twice this share).
         rehearsals: a chunk is kept as the mean of its states behind the instructions and each of these contexts, and a
-            token counts by how far that is from its states without them. Best are a few, of one or two chunks of the
-            same collection each, in the same form. None: two passages of made-up prose; without a tokenizer, tokens
-            drawn at random.
+            token counts by how far that is from its states without them. Best are a few, of two chunks of the same
+            collection each, in the same form (`rehearsals_of`). None: two passages of made-up prose; without a
+            tokenizer, tokens drawn at random.
         variants: 0, or the paper's own form with at most so many variants of a chunk: a chunk is kept as real prompts
             compute it behind real chunks, scored by attention, and the variant that lost least is taken. Results then
             depend on earlier prompts and on what the store has dropped; `rehearsals` have no part in it.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rag.errors import InputError
-from rag.kvcache import CacheCraft, KVCacheManager, MemoryStore, Naive, Segment, Share, Strategy
+from rag.kvcache import CacheCraft, KVCacheManager, MemoryStore, Naive, Segment, Share, Strategy, rehearsals_of
 from rag.kvcache.segments import head_context, pieces_of
 from rag.kvcache.store import StateKey
 from tests.kvcache.families import make_model
@@ -89,8 +89,9 @@ def test_the_highest_scores_are_computed_again(family: Family):
 
 def test_default_rehearsals_are_texts_where_there_is_a_tokenizer(family: Family, tokenizer: Any):
     with_text = KVCacheManager(family("gemma3 words"), tokenizer, strategy="cachecraft")
-    assert "The town lies" in tokenizer.decode(with_text._rehearsals[0])
-    assert with_text._rehearsals[0][0] != tokenizer.bos_token_id
+    ((first, second),) = with_text._rehearsals
+    assert tokenizer.decode(first).startswith("The town lies")
+    assert tokenizer.decode(second).startswith("Light")
     without = KVCacheManager(family("llama"), strategy="cachecraft")
     assert without._rehearsals == KVCacheManager(family("llama"), strategy="cachecraft")._rehearsals
     empty = CacheCraft(rehearsals=[[Segment("chunk", tokens=())]])
@@ -239,3 +240,25 @@ def test_scores_are_counted_and_guarded(torch: ModuleType, family: Family):
     got = manager.prefill(prompt(1, 2))  # which drops them and rehearses anew
     assert_same(got.logits, expected)
     assert got.report.segments[2].stored == 2 * kept.tokens
+
+
+def test_rehearsals_are_taken_out_of_a_collection(family: Family):
+    chunks = [segment("chunk", seed) for seed in range(30)]
+    found = rehearsals_of(chunks)
+    assert [len(context) for context in found] == [2, 2, 2]
+    assert rehearsals_of([*reversed(chunks), chunks[0]]) == found
+    kept = [part for context in found for part in context]
+    assert rehearsals_of(kept) == found  # what is not taken makes no difference
+    assert [len(context) for context in rehearsals_of(chunks[:3])] == [2, 1]
+    with pytest.raises(InputError, match="no chunks"):
+        rehearsals_of([])
+
+
+def test_a_chunk_is_not_rehearsed_behind_itself(family: Family):
+    model, chunk = family("gemma3"), segment("chunk", 2)
+    with_itself = KVCacheManager(model, strategy=CacheCraft(0.2, [[chunk, segment("chunk", 9)], *REHEARSALS]))
+    without = KVCacheManager(model, strategy=CacheCraft(0.2, REHEARSALS))
+    assert_same(with_itself.prefill(prompt(1, 2)).logits, without.prefill(prompt(1, 2)).logits)
+    only_itself = KVCacheManager(model, strategy=CacheCraft(0.0, [[chunk]]))
+    naive = KVCacheManager(model, strategy="naive")
+    assert_same(only_itself.prefill(prompt(1, 2)).logits, naive.prefill(prompt(1, 2)).logits)
