@@ -224,17 +224,19 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a language model consumed."""
+    """What a language model consumed. `cached_tokens`: those of the prompt that it did not compute again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     calls: int = 0
+    cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.calls + other.calls,
+            self.cached_tokens + other.cached_tokens,
         )
 
 

@@ -158,7 +158,8 @@ def completion(path: str, body: dict) -> tuple[int, str, list[bytes]]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "Paris."}, "finish_reason": "stop"}
     if body.get("logprobs"):
         choice["logprobs"] = {"content": [{"token": "Paris", "logprob": -0.25}, {"token": ".", "logprob": -0.5}]}
-    return as_json({"id": "1", "choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    return as_json({"id": "1", "choices": [choice], "usage": usage})
 
 
 def events(*chunks: dict | str) -> tuple[int, str, list[bytes]]:
@@ -216,7 +217,7 @@ def test_a_question_is_sent_as_asked(endpoint):
     model = chat_model(endpoint)
     assert isinstance(model, ChatModel)
     got = model.chat(ASK, max_tokens=7, temperature=0.5, stop=["\n"])
-    assert got == Completion("Paris.", Usage(9, 2, 1))
+    assert got == Completion("Paris.", Usage(9, 2, 1, cached_tokens=4))
     assert endpoint.requests == [
         {
             "model": "gpt",

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from rag.errors import InputError, MissingExtraError
 from rag.kvcache.adapter import ModelAdapter, fingerprint, only_last_logits
 from rag.kvcache.craft import VariantRequest
+from rag.kvcache.memory import MemoryStore
 from rag.kvcache.rehearsal import PASSAGES, RehearsedRequest
 from rag.kvcache.report import Report, SegmentReport
 from rag.kvcache.request import Request
 from rag.kvcache.segments import Piece, Segment, head_context, pieces_of
 from rag.kvcache.selftest import Support, support_of
-from rag.kvcache.store import MemoryStore, StateStore
+from rag.kvcache.store import StateStore
 from rag.kvcache.strategies import CacheCraft, Strategy, as_strategy
 from rag.kvcache.variants import Variants
 
@@ -75,6 +76,13 @@ class KVCacheManager:
             import transformers  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("the cache of chunks", "local") from error
+
+    def with_strategy(self, strategy: str | Strategy) -> KVCacheManager:
+        """A manager of the same model and store with another strategy; what was found out about the model is shared."""
+        other = KVCacheManager(self.model, self.tokenizer, strategy=strategy, store=self.store)
+        other._lock = self._lock
+        other.__dict__.update({name: self.__dict__[name] for name in ("support", "known_as") if name in self.__dict__})
+        return other
 
     @cached_property
     def support(self) -> Support:
@@ -214,7 +222,8 @@ class KVCacheManager:
             why = request.explain(at, again)
             if states is None and otherwise and piece.kind != "question":
                 why = f"computed: {otherwise}"
-            exact = exact and (states is None or states.key.context == piece.before or again == length)
+            as_before = states is None or (states.key.context == piece.before and not states.rounded)
+            exact = exact and (as_before or again == length)
             if request.stored[at]:
                 why += "; it was missing in the store and first computed for it"
             rows.append(

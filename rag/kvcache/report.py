@@ -56,9 +56,24 @@ class Report:
         return sum(segment.recomputed for segment in self.segments)
 
     @property
+    def stored(self) -> int:
+        """Tokens that were missing in the store and were first computed for it."""
+        return sum(segment.stored for segment in self.segments)
+
+    @property
+    def hits(self) -> int:
+        """Chunks whose states were in the store when this prompt came."""
+        return sum(segment.kind == "chunk" and segment.reused > 0 and not segment.stored for segment in self.segments)
+
+    @property
+    def misses(self) -> int:
+        """Chunks of which that is not so."""
+        return sum(segment.kind == "chunk" for segment in self.segments) - self.hits
+
+    @property
     def work(self) -> float:
         """Tokens computed, for the store and to choose included, as a share of the prompt: 1 is a full prefill."""
-        return (self.recomputed + self.checked + sum(segment.stored for segment in self.segments)) / self.tokens
+        return (self.recomputed + self.checked + self.stored) / self.tokens
 
     def __str__(self) -> str:
         lines = [

@@ -41,6 +41,7 @@ class Request:
         self.stored = [0] * len(pieces)
         self.checked = 0.0
         self.assembly = Assembly(adapter, self.tokens)
+        self._missing: NDArray[np.int64] = np.arange(len(self.tokens))
         self._head = head_length(pieces)
         self.context = head_context(pieces)
 
@@ -69,7 +70,8 @@ class Request:
         """Squared distance between cached and true values of a layer, float64[tokens]; see `Draft`."""
         found = np.zeros(len(self.tokens))
         if inexact := [chunk for chunk in self.chunks if not chunk.exact]:
-            positions = np.arange(inexact[0].start, inexact[-1].stop)
+            last = inexact[-1].stop  # all before it that is not cached is computed as well: instructions behind a chunk
+            positions = np.union1d(self._missing[self._missing < last], np.arange(inexact[0].start, last))
             self.assembly.compute(positions, layer)
             self.checked += len(positions) * layer / len(self.adapter.shapes)
         for at, states in self.states.items():
@@ -126,7 +128,8 @@ class Request:
         if states is None:
             return f"computed: {self._why_computed(at)}"
         if states.key.context == piece.before:
-            return "reused: it stands behind the same segments as when it was cached, which is exact"
+            exact = "but the store has rounded it" if states.rounded else "which is exact"
+            return f"reused: it stands behind the same segments as when it was cached, {exact}"
         return f"reused: {self._why_reused(at)}; {again} of {len(piece.tokens)} tokens computed again"
 
     def alone(self, piece: Piece, at: int) -> SegmentStates:
@@ -157,7 +160,8 @@ class Request:
             self._place(self.assembly, at, self.pieces[at].start)
             missing[self.pieces[at].start : self.pieces[at].stop] = False
         missing[-1] = True  # for the logits
-        return np.flatnonzero(missing)
+        self._missing = np.flatnonzero(missing)
+        return self._missing
 
     def _keepable(self) -> Sequence[Piece]:
         """The leading pieces that may be stored: those before the first question."""

@@ -1,21 +1,18 @@
-"""Keys and values of segments, and where they are kept between requests."""
+"""Keys and values of segments, and what a place must offer that keeps them between requests."""
 
 from __future__ import annotations
 
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.errors import InputError
 from rag.kvcache.bits import bit_sum
 
-__all__ = ["MemoryStore", "SegmentStates", "StateKey", "StateStore"]
+__all__ = ["SegmentStates", "StateKey", "StateStore"]
 
 
 class StateKey(NamedTuple):
@@ -31,7 +28,8 @@ class SegmentStates:
 
     keys, values: a tensor [heads, tokens, d] for each layer; the keys carry no positions. model: fingerprint of the
     model that computed them. checksum: of all bytes, when they were made. extra: numbers about them by name, such as
-    one for each token.
+    one for each token. rounded: whether a lossy codec has been over them since the model computed them; what is made of
+    them is then not exact.
     """
 
     key: StateKey
@@ -40,6 +38,7 @@ class SegmentStates:
     values: tuple[Any, ...]
     checksum: int = field(default=-1)
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         if self.checksum < 0:
@@ -53,6 +52,13 @@ class SegmentStates:
     def nbytes(self) -> int:
         tensors = sum(int(part.numel()) * int(part.element_size()) for part in (*self.keys, *self.values))
         return tensors + sum(numbers.nbytes for numbers in self.extra.values())
+
+    def to(self, device: Any) -> SegmentStates:
+        """The same states with their tensors on a device; themselves where they are there already."""
+        keys = tuple(part.to(device) for part in self.keys)
+        values = tuple(part.to(device) for part in self.values)
+        same = all(one is other for one, other in zip((*keys, *values), (*self.keys, *self.values), strict=True))
+        return self if same else replace(self, keys=keys, values=values)
 
     def fault(self, key: StateKey, model: str, shapes: Sequence[tuple[int, int, int]], tokens: int, dtype: Any) -> str:
         """Why these are not the states that were asked for, or an empty string.
@@ -89,59 +95,6 @@ class StateStore(Protocol):
     def discard(self, key: StateKey) -> None:
         """Drop the states of that name, if there are any."""
         ...
-
-
-class MemoryStore:
-    """States in this process's memory within a budget of bytes; the least recently used go first.
-
-    States that are larger than the whole budget are not kept. A caller who still holds states that were dropped may
-    go on to use them.
-    """
-
-    def __init__(self, budget: int = 1 << 30) -> None:
-        if budget < 0:
-            raise InputError(f"the budget of a store is {budget} bytes, expected 0 or more")
-        self.budget = budget
-        self._kept: OrderedDict[StateKey, SegmentStates] = OrderedDict()
-        self._nbytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now, never more than the budget."""
-        return self._nbytes
-
-    def get(self, key: StateKey) -> SegmentStates | None:
-        """The states of that name, which now count as used last, or None."""
-        with self._lock:
-            states = self._kept.get(key)
-            if states is not None:
-                self._kept.move_to_end(key)
-            return states
-
-    def put(self, states: SegmentStates) -> None:
-        """Keep these states; others that were used longest ago make room."""
-        with self._lock:
-            self._drop(states.key)
-            if states.nbytes > self.budget:
-                return
-            while self._nbytes + states.nbytes > self.budget:
-                self._drop(next(iter(self._kept)))
-            self._kept[states.key] = states
-            self._nbytes += states.nbytes
-
-    def discard(self, key: StateKey) -> None:
-        """Drop the states of that name, if there are any."""
-        with self._lock:
-            self._drop(key)
-
-    def _drop(self, key: StateKey) -> None:
-        states = self._kept.pop(key, None)
-        if states is not None:
-            self._nbytes -= states.nbytes
 
 
 def _checksum(parts: Sequence[Any], extra: Mapping[str, NDArray[Any]]) -> int:

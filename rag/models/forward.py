@@ -64,11 +64,13 @@ def new_tokens(
     weights: Sequence[float],
     max_tokens: int,
     choose: Callable[[Any], int],
+    begin: Callable[[], tuple[Any, Any]] | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Tokens that continue all prompts, and their log-probabilities under the mixture by `weights`, which sum to 1.
 
     `choose` takes the mixture's log-probabilities (a tensor over the vocabulary) and returns the token that every
-    prompt goes on with. The prompts are one batch, padded on the left, over one KV cache.
+    prompt goes on with. The prompts are one batch, padded on the left, over one KV cache. With `begin` there is one
+    prompt, which that reads: it returns the cache and the logits behind the last token, [vocabulary].
     """
     import torch
 
@@ -77,18 +79,23 @@ def new_tokens(
     step = torch.tensor([[*[0] * pad, *ids] for pad, ids in zip(pads, prompts, strict=True)], device=model.device)
     share = torch.tensor(weights, device=model.device).log()[:, None]
     place = _placing(model, pads, width + max_tokens)
-    cache = None
+    cache = logits = None
     seen = 0
     for _ in range(max_tokens):
+        if begin is not None and cache is None:  # not in inference mode: what it computes may be kept
+            cache, logits = begin()
         # Entered for each step: the state is the thread's own, and the next step may run in another one.
         with torch.inference_mode():
-            if step.shape[1] > 1:  # the prompts: logits are needed behind their last tokens only
-                seen = width - 1
-                cache = model.base_model(step[:, :-1], use_cache=True, **place(0, seen)).past_key_values
-            output = model(step[:, -1:], past_key_values=cache, use_cache=True, **place(seen, seen + 1))
-            seen += 1
-            cache = output.past_key_values
-            each = torch.log_softmax(output.logits[:, -1].float(), -1)
+            if logits is not None:
+                each, logits = torch.log_softmax(logits[None].float(), -1), None
+            else:
+                if step.shape[1] > 1:  # the prompts: logits are needed behind their last tokens only
+                    seen = width - 1
+                    cache = model.base_model(step[:, :-1], use_cache=True, **place(0, seen)).past_key_values
+                output = model(step[:, -1:], past_key_values=cache, use_cache=True, **place(seen, seen + 1))
+                seen += 1
+                cache = output.past_key_values
+                each = torch.log_softmax(output.logits[:, -1].float(), -1)
             mixed = each[0] if len(prompts) == 1 else torch.logsumexp(each + share, 0)
             token = choose(mixed)
             logprob = float(mixed[token])

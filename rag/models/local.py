@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from rag.errors import MissingExtraError, ModelError, NotFoundError
 from rag.models.forward import given_logprobs, new_tokens
 from rag.models.generation import BlockingModel, Request, StopStrings, as_messages, mixture_weights
-from rag.models.protocol import Completion
+from rag.models.parts import borders, joined, split
+from rag.models.prefilling import Prefill, Turn
+from rag.models.protocol import Completion, PrefillReport
 from rag.models.scoring import Prompt, Scored
 from rag.types import Message, Usage
 
@@ -109,11 +111,61 @@ class TransformersModel(BlockingModel):
         ids = [self._prompt_ids(prompts[row]) or self._beginning() for row in kept]
         return self._write(ids, [shares[row] for row in kept], requests[0])
 
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        prefill: Prefill | None = None,
+    ) -> Iterator[str | Completion]:
+        """Pieces of text as they come, then the Completion; see `PrefillingModel`."""
+        request = Request.of(messages, max_tokens, temperature, stop)
+        return self._generate(request) if prefill is None else self._write([prefill.tokens], [1.0], request, prefill)
+
+    @property
+    def network(self) -> Any:
+        """The causal transformers model."""
+        return self._model
+
+    def tokenizer(self, *texts: Any, **settings: Any) -> Any:
+        """What the tokenizer returns; see `PrefillingModel`."""
+        with self._lock:
+            return self._tokenizer(*texts, **settings)
+
+    @property
+    def template(self) -> str:
+        """The tokenizer's chat template; see `PrefillingModel`."""
+        return str(self._tokenizer.chat_template or "")
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned when this was first asked for by that name."""
+        return self._once(f"kept {name}", make)
+
+    def prompt_parts(self, turns: Sequence[Turn]) -> list[tuple[int, ...]]:
+        """The tokens of the prompt that these messages make, cut where their parts meet; see `PrefillingModel`.
+
+        A tokenizer that does not tell where its tokens stand in a text leaves all in the last part.
+        """
+        with self._lock:
+            text, special = self._rendered(joined(turns))
+            ends = borders(turns, lambda messages: self._rendered(messages)[0]) if self._tokenizer.is_fast else []
+            made = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=bool(ends), verbose=False)
+        ids = made["input_ids"]
+        if ends:
+            return split(ids, made["offset_mapping"], ends)
+        return [()] * (sum(len(parts) for _, parts in turns) - 1) + [tuple(ids)]
+
     def _generate(self, request: Request) -> Iterator[str | Completion]:
         return self._write([self._prompt(request.messages)], [1.0], request)
 
     def _write(
-        self, prompts: Sequence[Sequence[int]], weights: Sequence[float], request: Request
+        self,
+        prompts: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        request: Request,
+        prefill: Prefill | None = None,
     ) -> Iterator[str | Completion]:
         longest = max(map(len, prompts))
         if longest + request.max_tokens > self.context_tokens:
@@ -127,7 +179,8 @@ class TransformersModel(BlockingModel):
         logprobs: list[float] = []
         text = ""
         finish = "length"
-        for token, logprob in self._new_tokens(prompts, weights, request):
+        reports: list[PrefillReport] = []
+        for token, logprob in self._new_tokens(prompts, weights, request, prefill, reports):
             if token in self._ends:
                 finish = "stop"
                 break
@@ -145,19 +198,40 @@ class TransformersModel(BlockingModel):
         kept = len(new)
         while stop.found and kept and len(self._decode(new[: kept - 1])) >= stop.sent:
             kept -= 1
+        cached = sum(report.reused for report in reports)
         yield Completion(
             text[: stop.sent],
-            Usage(sum(map(len, prompts)), len(new), len(prompts)),
+            Usage(sum(map(len, prompts)), len(new), len(prompts), cached),
             logprobs=tuple(logprobs[:kept]),
             tokens=tuple(self._decode([token]) for token in new[:kept]),
             finish=finish,
+            prefill=reports[0] if reports else None,
         )
 
     def _new_tokens(
-        self, prompts: Sequence[Sequence[int]], weights: Sequence[float], request: Request
+        self,
+        prompts: Sequence[Sequence[int]],
+        weights: Sequence[float],
+        request: Request,
+        prefill: Prefill | None,
+        reports: list[PrefillReport],
     ) -> Iterator[tuple[int, float]]:
-        """Generated token ids and their log-probabilities, up to `max_tokens`."""
-        tokens = new_tokens(self._model, prompts, weights, request.max_tokens, self._choice(request.temperature))
+        """Generated token ids and their log-probabilities, up to `max_tokens`; the report of the prefill is added."""
+
+        def begin() -> tuple[Any, Any]:
+            assert prefill is not None
+            prefilled = prefill.run()
+            reports.append(prefilled.report)
+            return prefilled.cache, prefilled.logits
+
+        tokens = new_tokens(
+            self._model,
+            prompts,
+            weights,
+            request.max_tokens,
+            self._choice(request.temperature),
+            None if prefill is None else begin,
+        )
         while True:
             with self._explained():
                 step = next(tokens, None)
@@ -220,17 +294,18 @@ class TransformersModel(BlockingModel):
         )
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        tokenizer = self._tokenizer
         with self._lock:
-            if not tokenizer.chat_template:
-                plain = "\n\n".join(message.content for message in messages)
-                ids: list[int] = tokenizer(plain, verbose=False)["input_ids"]
-            else:
-                text = self._template([{"role": m.role, "content": m.content} for m in messages])
-                ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            text, special = self._rendered(messages)
+            ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         if not ids:
             raise ModelError(f"{self.name}: the prompt is empty")
         return ids
+
+    def _rendered(self, messages: Sequence[Message]) -> tuple[str, bool]:
+        """The prompt as a text, and whether the tokenizer puts its special tokens around it."""
+        if not self._tokenizer.chat_template:
+            return "\n\n".join(message.content for message in messages), True
+        return self._template([{"role": m.role, "content": m.content} for m in messages]), False
 
     def _template(self, turns: list[dict[str, str]]) -> str:
         from jinja2.exceptions import TemplateError

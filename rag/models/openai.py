@@ -222,9 +222,11 @@ def _valid(text: str) -> str:
 
 
 def _make(text: str, usage: Any, finish: str, entries: Any) -> Completion:
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached = getattr(details, "cached_tokens", None) or 0
     return Completion(
         text,
-        Usage(usage.prompt_tokens, usage.completion_tokens, 1) if usage else Usage(calls=1),
+        Usage(usage.prompt_tokens, usage.completion_tokens, 1, cached) if usage else Usage(calls=1),
         logprobs=tuple(float(entry.logprob) for entry in entries) if entries else None,
         tokens=tuple(str(entry.token) for entry in entries) if entries else None,
         finish="length" if finish == "length" else "stop",

@@ -8,14 +8,54 @@ from typing import Protocol, runtime_checkable
 
 from rag.types import Message, Usage
 
-__all__ = ["ChatModel", "Completion"]
+__all__ = ["ChatModel", "Completion", "PrefillReport"]
+
+
+class PrefillReport(Protocol):
+    """How a prompt was read with a cache; as text, the first line says it all, and the others part by part."""
+
+    @property
+    def tokens(self) -> int:
+        """Of the whole prompt."""
+        ...
+
+    @property
+    def reused(self) -> int:
+        """Tokens whose keys and values came out of the cache."""
+        ...
+
+    @property
+    def recomputed(self) -> int:
+        """Tokens that the model ran over in this prompt."""
+        ...
+
+    @property
+    def stored(self) -> int:
+        """Tokens that were missing in the cache and were first computed for it."""
+        ...
+
+    @property
+    def hits(self) -> int:
+        """Chunks of the prompt that were in the cache."""
+        ...
+
+    @property
+    def misses(self) -> int:
+        """Chunks that were not."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether the logits are those of a full prefill, up to rounding."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a model wrote. `logprobs` are natural logarithms, one a generated token, where the model gives them.
 
-    `finish` is "stop" when the model came to an end or a stop string, "length" when `max_tokens` cut it off.
+    `finish` is "stop" when the model came to an end or a stop string, "length" when `max_tokens` cut it off. `prefill`
+    says how the prompt was read where a cache took part in it.
     """
 
     text: str
@@ -23,6 +63,7 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     tokens: tuple[str, ...] | None = None
     finish: str = "stop"
+    prefill: PrefillReport | None = None
 
 
 @runtime_checkable

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from rag.errors import ConfigError, NotFoundError, did_you_mean
+from rag.kvcache.segments import Segment
 
 __all__ = ["Prompt", "load_prompt"]
 
@@ -37,6 +38,45 @@ class Prompt:
             return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
         return Prompt(put(self.system), put(self.user))
+
+    def segments(self, values: Mapping[str, str], passages: Sequence[Segment]) -> tuple[list[Segment], list[Segment]]:
+        """The two parts as segments of text, with `passages` in the place of {passages}.
+
+        Joined they are what `fill` makes. A text with {question} in it is a question, any other one instructions. Blank
+        lines behind a chunk belong to it.
+        """
+        return _segments(self.system, values, passages), _segments(self.user, values, passages)
+
+
+def _segments(text: str, values: Mapping[str, str], passages: Sequence[Segment]) -> list[Segment]:
+    found: list[Segment] = []
+    plain: list[str] = []
+    asks = False
+
+    def close() -> None:
+        here = "".join(plain)
+        if found and found[-1].kind == "chunk":
+            rest = here.lstrip("\n")
+            found[-1] = Segment("chunk", found[-1].text + here[: len(here) - len(rest)])
+            here = rest
+        if here:
+            found.append(Segment("question" if asks else "instructions", here))
+        plain.clear()
+
+    at = 0
+    for match in _PLACEHOLDER.finditer(text):
+        plain.append(text[at : match.start()])
+        at = match.end()
+        if match[1] == "passages":
+            close()
+            asks = False
+            found += passages
+        else:
+            plain.append(values[match[1]])
+            asks = asks or match[1] == "question"
+    plain.append(text[at:])
+    close()
+    return found
 
 
 def load_prompt(

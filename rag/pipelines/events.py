@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from rag.models.protocol import PrefillReport
 from rag.types import State, Usage
 
 __all__ = ["Event", "Finished", "NodeFinished", "NodeStarted", "Noted", "Span", "Token"]
@@ -67,7 +68,7 @@ class Span:
     Spans nest: `number` counts them as they begin, `parent` is the number of the one around, `round` the round of the
     loop around. `note` is what a flow decided there, `wrote` what became of each channel in a few words, `remembered`
     how many of the items needed no work, `error` why it failed. `usage` is what language models consumed, with all that
-    is inside.
+    is inside. `prefills` say how the prompts of its own calls were read, where a cache of keys and values took part.
     """
 
     node: str
@@ -83,3 +84,4 @@ class Span:
     wrote: Mapping[str, str] = field(default_factory=dict)
     remembered: int = 0
     error: str = ""
+    prefills: tuple[PrefillReport, ...] = ()

@@ -6,9 +6,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rag.models import ChatModel, Completion, Scored, ScoringModel, can_score
+from rag.models.protocol import PrefillReport
 from rag.models.scoring import Prompt
 from rag.pipelines.spans import record_call
 from rag.types import Message, Usage
@@ -20,12 +22,13 @@ _T = TypeVar("_T", Completion, Scored)
 
 
 class Meter:
-    """Counts tokens and calls; what it counts its parent counts too."""
+    """Counts tokens and calls; what it counts its parent counts too. `prefills` are reports of its own calls alone."""
 
-    __slots__ = ("parent", "usage")
+    __slots__ = ("parent", "prefills", "usage")
 
     def __init__(self, parent: Meter | None = None) -> None:
         self.usage = Usage()
+        self.prefills: list[PrefillReport] = []
         self.parent = parent
 
     def add(self, usage: Usage) -> None:
@@ -88,7 +91,9 @@ class MeteredModel:
 
     def _counted(self, completion: Completion, messages: Sequence[Message], settings: Mapping[str, Any]) -> Completion:
         _count(completion)
-        if _current.get() is not None:
+        if (meter := _current.get()) is not None:
+            if completion.prefill is not None:
+                meter.prefills.append(completion.prefill)
             record_call(self._model.name, messages, settings, completion)
         return completion
 
@@ -120,5 +125,5 @@ def _count(result: _T) -> _T:
     meter = _current.get()
     if meter is not None:
         usage = result.usage
-        meter.add(usage if usage.calls else Usage(usage.prompt_tokens, usage.completion_tokens, 1))
+        meter.add(usage if usage.calls else replace(usage, calls=1))
     return result

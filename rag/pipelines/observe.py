@@ -15,6 +15,7 @@ from rag.pipelines.summary import in_short
 from rag.types import Usage
 
 if TYPE_CHECKING:
+    from rag.models.protocol import PrefillReport
     from rag.operators import Operator
     from rag.pipelines.execution import Run
     from rag.pipelines.node import Channels, Node
@@ -92,6 +93,11 @@ class Execution:
         """What language models consumed inside, so far."""
         return self._meter.usage
 
+    @property
+    def prefills(self) -> Sequence[PrefillReport]:
+        """How the prompts of its own calls were read with a cache, so far."""
+        return self._meter.prefills
+
     def __enter__(self) -> Execution:
         run = self.run
         run.check()
@@ -110,6 +116,8 @@ class Execution:
         run = self.run
         self.seconds = run.clock() - self.start
         leave(self._metered)
+        for prefill in self.prefills:
+            self.notes[str(prefill).partition("\n")[0]] += 1
         _around.reset(self._token)
         if self._recorder is not None:
             self._recorder.end(self, error)
@@ -130,6 +138,7 @@ class Execution:
                 {channel: in_short([item[channel] for item in self.wrote]) for channel in channels},
                 self.remembered,
                 why,
+                tuple(self.prefills),
             )
         )
         if self.kind == "operator":

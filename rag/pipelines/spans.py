@@ -99,6 +99,12 @@ class _SpanRecorder:
             span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
             span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)
             span.set_attribute("rag.calls", usage.calls)
+            if usage.cached_tokens:
+                span.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens)
+        if prefills := execution.prefills:
+            span.set_attribute("rag.kvcache.recomputed", sum(report.recomputed for report in prefills))
+            span.set_attribute("rag.kvcache.stored", sum(report.stored for report in prefills))
+            span.set_attribute("rag.kvcache.exact", all(report.exact for report in prefills))
         if execution.remembered:
             span.set_attribute("rag.cache.hits", execution.remembered)
         for fact, values in execution.facts.items():

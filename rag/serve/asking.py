@@ -13,6 +13,7 @@ from rag.errors import InputError
 if TYPE_CHECKING:
     from rag.collection import Collection
     from rag.operators import Flow
+    from rag.operators.generation.reading import KVCache
     from rag.pipelines import Pipeline
 
 __all__ = ["add_to"]
@@ -104,6 +105,13 @@ def ask(
     unfiltered: Annotated[
         bool, typer.Option("--unfiltered", help="Answer from the best passages, whether they are relevant or not.")
     ] = False,
+    quality: Annotated[
+        str,
+        typer.Option(
+            help="When questions follow each other, how far a local model reuses what it computed of passages: exact "
+            "(what prompts begin with alike), agreement=SHARE (as `rag cache check` has shown it), recompute=SHARE."
+        ),
+    ] = "agreement=0.95",
     json_out: Json = False,
 ) -> None:
     """Answer a question from the documents, with the places it rests on.
@@ -113,24 +121,39 @@ def ask(
     """
     from rag.collection import Collection
     from rag.operators.generation import ExtractiveAnswer, Generate
-    from rag.operators.post_retrieval import BuildContext
     from rag.pipelines import Pipeline
     from rag.serve.config import load_config
-    from rag.serve.filtered_search import filtered_search
 
     model = llm or load_config().llm
     with Collection.open(kb) as collection:
-        answerer: Flow = Generate() if model else ExtractiveAnswer()
-        way = by or usual(collection)
-        found = None if unfiltered else filtered_search(collection, way, recall)
-        if found is None:
-            found = retrieve(way, max(4 * passages, 20), recall)
-        flow = found >> BuildContext(max_passages=passages) >> answerer
+        # One question alone finds nothing that an earlier one has left in memory, and would pay for leaving something.
+        cached: KVCache = "auto" if question is None else "none"
+        answerer: Flow = Generate(kv_cache=cached, quality=quality) if model else ExtractiveAnswer()
+        flow = passages_for(collection, by, passages, recall, unfiltered=unfiltered) >> answerer
         pipeline = Pipeline(flow, collection=collection, llm=model).bind()
         if question is not None:
             _answer(pipeline, question, where, json_out)
         else:
             _converse(pipeline, collection, where, json_out)
+
+
+def passages_for(
+    collection: Collection,
+    by: Retriever | None,
+    passages: int,
+    recall: float | None = None,
+    *,
+    unfiltered: bool = False,
+) -> Flow:
+    """The flow that finds the passages a question is answered from."""
+    from rag.operators.post_retrieval import BuildContext
+    from rag.serve.filtered_search import filtered_search
+
+    way = by or usual(collection)
+    found = None if unfiltered else filtered_search(collection, way, recall)
+    if found is None:
+        found = retrieve(way, max(4 * passages, 20), recall)
+    return found >> BuildContext(max_passages=passages)
 
 
 def usual(collection: Collection) -> Retriever:

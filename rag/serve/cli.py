@@ -22,7 +22,7 @@ from rag.errors import (
     NotFoundError,
     RagError,
 )
-from rag.serve import asking, evaluation, filtering, hubs, indexing, keeping, pipelines, profiling, serving
+from rag.serve import asking, caching, evaluation, filtering, hubs, indexing, keeping, pipelines, profiling, serving
 
 __all__ = ["app", "main"]
 
@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (indexing, keeping, profiling, asking, pipelines, evaluation, filtering, hubs, serving):
+for module in (indexing, keeping, profiling, asking, pipelines, evaluation, filtering, hubs, caching, serving):
     module.add_to(app)
 
 

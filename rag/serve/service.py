@@ -16,6 +16,7 @@ from typing import Any
 
 from rag.collection import Collection
 from rag.errors import ConfigError, DeadlineError, RagError, did_you_mean
+from rag.kvcache.hosting import held_bytes
 from rag.operators.retrieval import BM25, Dense, Fuse
 from rag.pipelines import NodeFinished, NodeStarted, Noted, Pipeline, Run, Span, Token
 from rag.pipelines.events import Event
@@ -90,6 +91,13 @@ class Service:
         self.node_seconds = Counter("rag_node_seconds_total", "Seconds spent in each node.")
         self.node_items = Counter("rag_node_items_total", "Items that each node handled.")
         self.under_way = Gauge("rag_requests_under_way", "Requests admitted and not yet answered.")
+        self.prompt_tokens = Counter(
+            "rag_kvcache_tokens_total", "Prompt tokens read with cached keys and values, by what became of them."
+        )
+        self.cached_chunks = Counter(
+            "rag_kvcache_chunks_total", "Chunks in these prompts, by whether they were cached."
+        )
+        self.held = Gauge("rag_kvcache_bytes", "Bytes of keys and values held in memory by this process.")
         self._batching = ThreadPoolExecutor(self.limits.at_once * max(len(self.tools), 1), "rag-batch")
         self._streaming = ThreadPoolExecutor(self.limits.streams, "rag-serve-stream")
         self._coalescers = {name: self._coalescer(name, tool) for name, tool in self.tools.items()}
@@ -98,7 +106,18 @@ class Service:
 
     @property
     def metrics(self) -> list[Counter | Gauge | Histogram]:
-        return [self.requests, self.under_way, self.seconds, self.batches, self.node_seconds, self.node_items]
+        self.held.value = held_bytes()
+        return [
+            self.requests,
+            self.under_way,
+            self.seconds,
+            self.batches,
+            self.node_seconds,
+            self.node_items,
+            self.prompt_tokens,
+            self.cached_chunks,
+            self.held,
+        ]
 
     def bind(self) -> Service:
         """Open all resources of all pipelines, so that what is missing is told before the first request."""
@@ -235,6 +254,11 @@ class Service:
             if span.kind == "operator":
                 self.node_seconds.add(span.seconds, pipeline=name, node=span.node)
                 self.node_items.add(span.items, pipeline=name, node=span.node)
+                for report in span.prefills:
+                    for what in ("reused", "recomputed", "stored"):
+                        self.prompt_tokens.add(getattr(report, what), pipeline=name, node=span.node, outcome=what)
+                    self.cached_chunks.add(report.hits, pipeline=name, node=span.node, outcome="hit")
+                    self.cached_chunks.add(report.misses, pipeline=name, node=span.node, outcome="miss")
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:

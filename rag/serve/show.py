@@ -157,7 +157,8 @@ def print_citations(answer: Answer) -> None:
         console.print(f"[dim]\\[{citation.number}][/] [cyan]{escape(_place(citation))}[/]  [dim]“{escape(quote)}”[/]")
     if answer.usage.calls:
         used = answer.usage
-        console.print(f"[dim]{used.prompt_tokens} tokens read, {used.completion_tokens} written[/]")
+        cached = f" ({used.cached_tokens} from a cache)" if used.cached_tokens else ""
+        console.print(f"[dim]{used.prompt_tokens} tokens read{cached}, {used.completion_tokens} written[/]")
 
 
 def print_filtering(route: str, filtering: Filtering) -> None:

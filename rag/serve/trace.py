@@ -101,7 +101,9 @@ def _tokens(span: Span) -> Text:
     if not used.calls:
         return Text("")
     calls = f"{used.calls}× " if used.calls > 1 else ""
-    return Text(f"{calls}{used.prompt_tokens}→{used.completion_tokens}", "" if span.kind == "operator" else "dim")
+    cached = f" ({used.cached_tokens} cached)" if used.cached_tokens else ""
+    text = f"{calls}{used.prompt_tokens}{cached}→{used.completion_tokens}"
+    return Text(text, "" if span.kind == "operator" else "dim")
 
 
 def _time(span: Span) -> Text:

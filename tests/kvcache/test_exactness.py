@@ -10,7 +10,7 @@ import pytest
 
 from rag.kvcache import CacheBlend, First, KVCacheManager, Naive, Prefix, Share, Strategy
 from tests.kvcache.families import MOVABLE
-from tests.kvcache.prompts import plain_logits, prompt, tokens_of
+from tests.kvcache.prompts import plain_logits, prompt, segment, tokens_of
 
 pytestmark = pytest.mark.torch
 Family = Callable[[str], Any]
@@ -102,3 +102,20 @@ def test_generation_goes_on(torch: ModuleType, family: Family, name: str):
         settings["max_new_tokens"] = 11
         written = model.generate(said, attention_mask=torch.ones_like(said), past_key_values=got.cache, **settings)
         assert written[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_instructions_between_chunks_are_computed(family: Family, name: str):
+    """As the numbers of passages are: whether the chunk before is exact or not, and whatever the strategy looks at."""
+    model = family(name)
+    numbers = [segment("instructions", seed) for seed in (7, 8, 9)]
+    head, *chunks, question = prompt(1, 2, 3)
+    segments = [head, *(part for pair in zip(numbers, chunks, strict=True) for part in pair), question]
+    for strategy in (CacheBlend(1.0), First(share=1.0)):
+        manager = KVCacheManager(model, strategy=strategy)
+        for turn in range(2):
+            got = manager.prefill(segments)
+            assert_same(got.logits, plain_logits(model, segments))
+            assert [row.reused for row in got.report.segments if row.kind == "chunk"][1:] == [0, 0], turn
+    partly = KVCacheManager(model, strategy=CacheBlend(0.2)).prefill(segments).report
+    assert all(row.recomputed == row.tokens for row in partly.segments[3::2])

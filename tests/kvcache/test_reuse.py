@@ -11,9 +11,9 @@ import pytest
 
 from rag.errors import InputError
 from rag.kvcache import CacheBlend, First, KVCacheManager, Naive, Share, Strategy
+from rag.kvcache.memory import MemoryStore
 from rag.kvcache.request import Request
 from rag.kvcache.segments import pieces_of
-from rag.kvcache.store import MemoryStore
 from tests.kvcache.prompts import prompt, tokens_of
 
 pytestmark = pytest.mark.torch

@@ -14,6 +14,8 @@ import pytest
 
 from rag.collection import Collection
 from rag.errors import OperatorError
+from rag.kvcache.report import Report, SegmentReport
+from rag.models import Completion
 from rag.models.scripted import ScriptedModel
 from rag.operators import operator
 from rag.operators.generation import Generate
@@ -22,9 +24,9 @@ from rag.operators.post_retrieval import BuildContext
 from rag.operators.pre_retrieval import Rewrite
 from rag.operators.resources import ChatModel
 from rag.operators.retrieval import BM25, Dense, Fuse
-from rag.pipelines import ContentCache, Each, Loop, Pipeline, Route, Try
+from rag.pipelines import ContentCache, Each, Loop, Pipeline, Route, Run, Try
 from rag.pipelines.spans import CAPTURE, tracing
-from rag.types import Message
+from rag.types import Message, Usage
 from tests.pipelines.conftest import Add, AddAsync, Fail, Meet, Say, Total
 from tests.pipelines.test_flows import N
 from tests.pipelines.test_memo import Slow
@@ -260,6 +262,27 @@ def test_streams_and_async_calls_of_models_are_counted(traces: Traces):
     chat = traces.about("ask_politely")
     assert (chat["gen_ai.usage.input_tokens"], chat["gen_ai.usage.output_tokens"]) == (2, 3)
     assert chat["gen_ai.request.max_tokens"] == 9
+
+
+def test_a_prompt_read_with_a_cache_is_told(traces: Traces):
+    @operator(waits=True)
+    def ask_twice(n: int, llm: ChatModel) -> Number:
+        return n + sum(len(llm.chat([Message("user", "one")]).text) for _ in range(2))
+
+    rows = SegmentReport("chunk", 30, 25, 5, 4, "reused"), SegmentReport("question", 10, 0, 10, 0, "computed")
+    said = Completion("yes", Usage(40, 1, 1, cached_tokens=25), prefill=Report("first", False, rows))
+    run = Run()
+    Pipeline(ask_twice() >> Say(), inputs=N, llm=ScriptedModel([said, said, "no"])).run(n=1, observe=run)
+    asked, other = (traces.about(node) for node in ("ask_twice", "say"))
+    assert asked["gen_ai.usage.cache_read.input_tokens"] == 50
+    assert (asked["rag.kvcache.recomputed"], asked["rag.kvcache.stored"], asked["rag.kvcache.exact"]) == (30, 8, False)
+    assert not any("cache" in attribute for attribute in other)
+    spans = {span.node: span for span in run.spans}
+    assert spans["ask_twice"].prefills == (said.prefill, said.prefill)
+    assert "25 of 40 tokens reused" in spans["ask_twice"].note
+    assert "(2×)" in spans["ask_twice"].note
+    assert spans["say"].prefills == ()
+    assert {span.usage.cached_tokens for span in run.spans if span.kind == "pipeline"} == {50}
 
 
 def test_without_a_provider_nothing_is_observed():

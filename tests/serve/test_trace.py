@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from rag.errors import OperatorError
+from rag.models import Completion
 from rag.models.scripted import ScriptedModel
 from rag.pipelines import ContentCache, Loop, Pipeline, Route, Run, Span, Try
 from rag.serve.trace import trace_tree
@@ -78,6 +79,12 @@ def test_tokens_calls_and_items_are_shown():
     assert "2× 4→6" in lines[1]
     assert "2× 4→6" in lines[2]
     assert "→" not in lines[3]
+
+
+def test_tokens_out_of_a_cache_are_shown():
+    said = Completion("yes", Usage(40, 1, 1, cached_tokens=30))
+    lines = shown(traced(Pipeline(blocking(), inputs=N, llm=ScriptedModel([said]), name="p"), {"n": 1}))
+    assert "40 (30 cached)→1" in lines[1]
 
 
 def test_failures_are_told_in_full_where_they_began():

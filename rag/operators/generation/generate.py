@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from rag.errors import InputError
+from rag.errors import ConfigError, InputError
+from rag.kvcache import Segment
+from rag.kvcache.hosting import SegmentedTurn, messages_of
+from rag.kvcache.quality import as_quality
 from rag.models.protocol import Completion
 from rag.operators.asking import at_once
 from rag.operators.base import Operator
 from rag.operators.generation.checked_text import CheckedText
 from rag.operators.generation.citations import Checker
+from rag.operators.generation.reading import KVCache, passage_segments, reading
 from rag.operators.prompts import Prompt, load_prompt
-from rag.operators.resources import ChatModel, Encoder
-from rag.types import Answer, Context, Delta, Message, Passage, Query, Usage
+from rag.operators.resources import ChatModel, Collection, Encoder
+from rag.types import Answer, Context, Delta, Message, Query, Usage
 
 __all__ = ["Generate", "Generated"]
 
@@ -43,8 +47,15 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
     or nothing. When prompt and answer do not fit the model's window, the oldest turns of `memory` are dropped first,
     then the last passages; the context is written again, with these counted in `left_out`. The context is never cut.
 
+    With `kv_cache` a model that runs in this process (local:NAME) reads the prompt with keys and values that it kept of
+    earlier ones: of everything a prompt begins with in common with one of them (`prefix`: the same answer, sooner), or
+    of every passage, wherever it stands (`chunks`), as far as `quality` lets it; see the guide to cached chunks.
+    `exact` is as `prefix`. With `agreement=SHARE` passages are reused as `rag cache check` has shown it to be good
+    enough on the pipeline's collection, otherwise only prefixes; `recompute=SHARE` goes without such proof. In a
+    conversation (`memory`) only prefixes are reused. `auto` is `chunks` for such models, and `none` for all others.
+
     Raises ModelError when the model fails, InputError when not even one passage fits its window, ConfigError or
-    NotFoundError for the prompt.
+    NotFoundError for the prompt, ConfigError for `kv_cache` with a model that runs elsewhere.
     """
 
     prompt: str = Field("answer", description="name of a prompt file, without .md")
@@ -65,6 +76,18 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
     )
     unsupported: Literal["remove", "mark"] = Field("remove", description="what becomes of a number that does not hold")
     concurrency: int = Field(8, ge=1, le=256, description="requests of a batch under way at the same time")
+    kv_cache: KVCache = Field("none", description="keys and values of earlier prompts that a local model reuses")
+    quality: str = Field(
+        "agreement=0.95", description="how far chunks are reused: exact, agreement=SHARE or recompute=SHARE"
+    )
+
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _known_quality(cls, quality: object) -> str:
+        try:
+            return str(as_quality(quality))  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
 
     def run(
         self,
@@ -74,18 +97,26 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
         *,
         llm: ChatModel,
         encoder: Encoder | None = None,
+        collection: Collection | None = None,
     ) -> Generator[Delta, None, Generated]:
         prompt = load_prompt(self.prompt, self.prompts)
         if not context.passages:
             yield Delta(self.not_found)
             return Generated(self._refusal(Usage()), context)
-        messages, context = self._fit(prompt, query, context, memory or [], llm)
+        turns, context = self.fitted(prompt, query, context, memory or [], llm)
+        quality = as_quality(self.quality)
+        prefill = reading(
+            self.kv_cache, quality, llm, turns, prompt=prompt, not_found=self.not_found, collection=collection
+        )
+        settings: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": self.temperature, "stop": self.stop}
+        if prefill is not None:
+            settings["prefill"] = prefill
         checker = Checker(context, support=self.support, similarity=self.similarity, encoder=encoder)
         text = CheckedText(checker, mark=self.unsupported == "mark")
         said = shown = ""
         refusing = True  # so far the model may be saying `not_found`, so nothing is shown
         completion = Completion("")
-        for piece in llm.stream(messages, max_tokens=self.max_tokens, temperature=self.temperature, stop=self.stop):
+        for piece in llm.stream(messages_of(turns), **settings):
             if isinstance(piece, Completion):
                 completion = piece
                 continue
@@ -126,9 +157,10 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
         *,
         llm: ChatModel,
         encoder: Encoder | None = None,
+        collection: Collection | None = None,
     ) -> list[Generated]:
         def one(query: Query, context: Context, memory: list[Message] | None) -> Generated:
-            stream = self.run(query, context, memory, llm=llm, encoder=encoder)
+            stream = self.run(query, context, memory, llm=llm, encoder=encoder, collection=collection)
             while True:
                 try:
                     next(stream)
@@ -137,23 +169,18 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
 
         return at_once(one, zip(query, context, memory, strict=True), self.concurrency)
 
-    def _fit(
+    def fitted(
         self, prompt: Prompt, query: Query, context: Context, memory: list[Message], llm: ChatModel
-    ) -> tuple[list[Message], Context]:
-        """The messages, and the context with as many passages as the model's window holds."""
+    ) -> tuple[list[SegmentedTurn], Context]:
+        """The messages in segments, and the context with as many passages as the model's window holds."""
         window = llm.context_tokens - self.max_tokens
         passages = context.passages
         while True:
-            filled = prompt.fill(
-                {
-                    "passages": "\n\n".join(_show(p) for p in passages),
-                    "question": query.text,
-                    "not_found": self.not_found,
-                }
-            )
-            system = [Message("system", filled.system)] if filled.system else []
-            messages = [*system, *memory, Message("user", filled.user)]
-            if sum(llm.count_tokens(m.content) + _OVERHEAD for m in messages) <= window:
+            values = {"question": query.text, "not_found": self.not_found}
+            system, user = prompt.segments(values, passage_segments(passages))
+            said: list[SegmentedTurn] = [(m.role, [Segment("instructions", m.content)]) for m in memory]
+            turns: list[SegmentedTurn] = [*([("system", system)] if system else []), *said, ("user", user)]
+            if sum(llm.count_tokens(m.content) + _OVERHEAD for m in messages_of(turns)) <= window:
                 break
             if memory:
                 memory = memory[1:]
@@ -166,20 +193,10 @@ class Generate(Operator, name="generation.generate", deterministic=False, waits=
                     hint="a smaller max_tokens of build_context or of generate, or a model with a larger window",
                 )
         dropped = len(context.passages) - len(passages)
-        return messages, replace(
-            context, passages=passages, left_out=context.left_out + dropped
-        ) if dropped else context
+        return turns, replace(context, passages=passages, left_out=context.left_out + dropped) if dropped else context
 
     def _refusal(self, usage: Usage) -> Answer:
         return Answer(self.not_found, found=False, score=0.0, usage=usage)
-
-
-def _show(passage: Passage) -> str:
-    """A passage as the model sees it."""
-    title = passage.metadata.get("title")
-    page = passage.metadata.get("page")
-    head = ", ".join(part for part in (str(title) if title else "", f"page {page}" if page else "") if part)
-    return f"[{passage.number}] {head}\n{passage.reading}" if head else f"[{passage.number}] {passage.reading}"
 
 
 def _plain(text: str) -> str:
