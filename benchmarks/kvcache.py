@@ -6,7 +6,7 @@ python benchmarks/kvcache.py --quick              four questions, three strategi
 python benchmarks/kvcache.py --model llama-8b-shaped    random weights on a GPU, time alone (kv_device.py)
 
 Every strategy reads the same stream of prompts from an empty store (`stream`), and one that reuses chunks each prompt
-once more (`warm`: all chunks are in the store). Prompts are those of Generate with the prompt `short`, answers greedy.
+once more (`warm`: all chunks are in the store). Prompts are those of Generate with prompts/kvcache.md, answers greedy.
 Full prefill of the same tokens is the reference: measured once, kept in the cache folder, and repeated for every fifth
 prompt beside each strategy, so that times are compared as if they had been taken together. Times are CPU times of one
 thread, up to the first token. A strategy that is done is not run again: remove its file in the cache to repeat it.
@@ -45,7 +45,7 @@ from rag.operators.prompts import load_prompt
 from rag.types import Context, Passage
 
 NAMES = ("squad_train_sample", "hotpotqa_train_sample")
-PROMPT = Generate(prompt="short", max_tokens=16)
+PROMPT = Generate(prompt="kvcache", prompts=str(Path(__file__).parent / "prompts"), max_tokens=16)
 BY_SHARE = ("first", "share", "cacheblend", "cachecraft")
 EVERY = 5  # prompts of which one is read in full beside each strategy
 
@@ -86,15 +86,13 @@ class Bench:
         cache.mkdir(parents=True, exist_ok=True)
 
     def _segments(self, question: Question) -> list[Segment]:
-        template = load_prompt(PROMPT.prompt)
+        template = load_prompt(PROMPT.prompt, PROMPT.prompts)
         turns, _ = PROMPT.fitted(template, question.query, Context(question.passages), [], self.model)
         return segments_of(self.model, turns)
 
     def reference(self, at: int) -> Begun:
         """A full prefill of a prompt, out of the cache where it is there."""
-        tokens = [token for segment in self.prompts[at] for token in segment.tokens or ()]
-        name = hashlib.sha256(np.array(tokens, np.int64).tobytes()).hexdigest()[:24]
-        file = self.cache / f"{name}.npz"
+        file = self.cache / f"{digest(self.prompts[at : at + 1])}.npz"
         report = Report("full", True, ())
         if not file.exists():
             made = begin(self.manager.with_strategy(Full()), self.prompts[at], PROMPT.max_tokens)
@@ -105,7 +103,7 @@ class Bench:
 
     def outcome(self, name: str, strategy: Strategy) -> Outcome:
         """What comes of a strategy, out of the cache where it is there for this stream."""
-        file = self.cache / f"{name.replace(' ', '_')}-{len(self.questions)}.json"
+        file = self.cache / f"{name.replace(' ', '_')}-{digest(self.prompts)}.json"
         if file.exists():
             kept = json.loads(file.read_text())
             return Outcome([Run(**run) for run in kept["runs"]], kept["nbytes"])
@@ -150,6 +148,15 @@ class Bench:
         tokenizer: Any = self.model._tokenizer  # type: ignore[attr-defined]
         text = tokenizer.decode(said, skip_special_tokens=True).strip().partition("\n")[0]
         return re.sub(r"\[\d+\]", "", text).strip()
+
+
+def digest(prompts: Sequence[Sequence[Segment]]) -> str:
+    """A name for the tokens of these prompts."""
+    made = hashlib.sha256()
+    for prompt in prompts:
+        for segment in prompt:
+            made.update(np.array([-1, *(segment.tokens or ())], np.int64).tobytes())
+    return made.hexdigest()[:24]
 
 
 def contestants(shares: Sequence[float], others: Sequence[Passage]) -> dict[str, Strategy]:
@@ -247,8 +254,8 @@ def draw(figure: Any, studies: dict[str, dict[str, Outcome]]) -> None:
         for at, (kind, points) in enumerate(kinds.items()):
             times = [np.median(column(found, "time")) for found in points]
             style = {"marker": marks.get(kind, "x"), "color": f"C{at}", "label": kind}
-            kl = [max(column(found, "kl").mean(), 1e-7) for found in points]
-            panels[0][place].plot(times, kl, **style)
+            kl = np.array([column(found, "kl").mean() for found in points])
+            panels[0][place].plot(times, np.where(kl > 1e-6, kl, np.nan), **style)  # what is exact has no place here
             panels[1][place].plot(times, [column(found, "same_first").mean() for found in points], **style)
         panels[0][place].set(title=title, yscale="log", ylabel="KL to full prefill, nats")
         panels[1][place].set(xlabel="time to first token, of full prefill", ylabel="same first token")
