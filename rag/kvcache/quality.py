@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rag.errors import ConfigError
-from rag.kvcache.strategies import CacheBlend, Strategy
+from rag.kvcache.strategies import CacheCraft, Strategy
 
 __all__ = ["Agreement", "Quality", "Recompute", "as_quality", "by_share"]
 
@@ -67,4 +67,4 @@ def as_quality(quality: str | Quality) -> Quality:
 
 def by_share(share: float) -> Strategy:
     """The strategy that computes this share of cached chunks again where it matters most."""
-    return CacheBlend(share)
+    return CacheCraft(share)
