@@ -134,6 +134,11 @@ class KVCacheManager:
                 computed += self._request(adapter, pieces).warm()
         return computed
 
+    @property
+    def kept_a_chunk(self) -> int:
+        """How many states `warm` keeps of a chunk: alone, and with rehearsals once more."""
+        return 2 if isinstance(self.strategy, CacheCraft) and not self.strategy.variants else 1
+
     def arrange(self, segments: Sequence[Segment]) -> list[Segment]:
         """The prompt with its chunks in an order in which more of them stand behind what they were cached behind.
 

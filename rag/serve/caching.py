@@ -143,14 +143,16 @@ def warm(
         rate = room = 0.0
         with show.Progress() as progress:
             for instructions, chunk in _prompts(collection, model, Generate(prompt=prompt)):
-                length = len(chunk.tokens or ())
+                length = len(chunk.tokens or ()) * manager.kept_a_chunk
                 if done and length * rate > room:
                     break
                 computed += manager.warm(instructions, [chunk])
                 done += 1
                 if not rate:
-                    rate, room = _bytes_a_token(store.disk, manager.known_as), _KEPT * settings.budget
-                    length += sum(len(segment.tokens or ()) for segment in instructions)
+                    nbytes, tokens = _size_of(store.disk, manager.known_as)
+                    rate, room = nbytes / max(tokens, 1), _KEPT * settings.budget
+                    if computed:  # the first of all: with it came instructions, and what chunks are rehearsed behind
+                        room, length = room - nbytes, 0
                 room -= length * rate
                 progress("chunks", done, len(collection))
         left = len(collection) - done
@@ -199,9 +201,10 @@ def _prompts(
         yield segments[:place], segments[place]
 
 
-def _bytes_a_token(disk: DiskStore, model: str) -> float:
+def _size_of(disk: DiskStore, model: str) -> tuple[int, int]:
+    """Bytes and tokens that are kept of a model."""
     entries = [entry for entry in disk.entries() if entry.model == model]
-    return sum(entry.nbytes for entry in entries) / max(sum(entry.tokens for entry in entries), 1)
+    return sum(entry.nbytes for entry in entries), sum(entry.tokens for entry in entries)
 
 
 def _size(text: str) -> int:
