@@ -21,7 +21,6 @@ from harness import Row, compare
 from numpy.typing import NDArray
 
 from rag.kvcache import DiskStore, SegmentStates, StateKey
-from rag.kvcache.disk import _name
 from rag.kvcache.eviction import Eviction, Ranking
 
 SHARES = (0.02, 0.05, 0.1, 0.2)
@@ -113,7 +112,7 @@ def load_rows(folder: Path, files: int, rounds: int) -> list[Row]:
         named = {f"{number}": part for number, part in enumerate((*made.keys, *made.values))}
         save_file(named, folder / f"{number}.safetensors")
     os.sync()
-    ours = [next(store.path.glob(f"{_name(key)}.*")) for key in keys]
+    ours = [store.file(key) for key in keys]
     theirs = [folder / f"{number}.safetensors" for number in range(files)]
 
     def plain(number: int) -> None:

@@ -72,6 +72,10 @@ class DiskStore:
         """Bytes of all files now, never more than the budget of who wrote last."""
         return self._directory.nbytes
 
+    def file(self, key: StateKey) -> Path:
+        """Where states of that name are, if they are kept."""
+        return self.path / f"{_name(key)}.states"
+
     def get(self, key: StateKey) -> SegmentStates | None:
         """The states of that name on the CPU, which now count as used once more, or None."""
         found = self._directory.read(_name(key))
@@ -82,7 +86,7 @@ class DiskStore:
             if states.key != key:
                 raise Unreadable("it holds states of another name")
         except Unreadable as reason:
-            log.warning("stored keys and values in %s are dropped: %s", self.path / f"{_name(key)}.states", reason)
+            log.warning("stored keys and values in %s are dropped: %s", self.file(key), reason)
             self.discard(key)
             return None
         self.hits += 1
