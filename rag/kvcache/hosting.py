@@ -60,4 +60,6 @@ def prefill_of(model: PrefillingModel, turns: Sequence[SegmentedTurn], strategy:
     """What `PrefillingModel.stream` takes to read these messages with cached segments."""
     segments = segments_of(model, turns)
     tokens = tuple(token for segment in segments for token in segment.tokens or ())
-    return Prefill(tokens, lambda: manager_of(model, strategy).prefill(segments))
+    manager = manager_of(model, strategy)
+    manager.prefetch(segments)  # others may be written for first
+    return Prefill(tokens, lambda: manager.prefill(segments))

@@ -22,6 +22,7 @@ from rag.kvcache.segments import Piece, Segment, head_context, pieces_of
 from rag.kvcache.selftest import Support, support_of
 from rag.kvcache.store import StateStore
 from rag.kvcache.strategies import CacheCraft, Strategy, as_strategy
+from rag.kvcache.tiers import TieredStore
 from rag.kvcache.variants import Variants
 
 __all__ = ["KVCacheManager", "Prefilled"]
@@ -133,6 +134,13 @@ class KVCacheManager:
                 pieces = self._pieces([*instructions, chunk], self.known_as)
                 computed += self._request(adapter, pieces).warm()
         return computed
+
+    def prefetch(self, segments: Sequence[Segment]) -> None:
+        """Let a store with a disk begin to read what this prompt will need, while it waits for its turn."""
+        adapter = self.support.adapter
+        if not isinstance(self.store, TieredStore) or adapter is None or self.strategy.reuse != "chunks":
+            return
+        self.store.prefetch(self._request(adapter, self._pieces(segments, self.known_as)).names())
 
     @property
     def kept_a_chunk(self) -> int:

@@ -15,7 +15,7 @@ from rag.kvcache.adapter import ModelAdapter
 from rag.kvcache.plan import fix_overhead
 from rag.kvcache.request import Request, States
 from rag.kvcache.segments import Piece, Segment, segment_id, then
-from rag.kvcache.store import SegmentStates, StateStore
+from rag.kvcache.store import SegmentStates, StateKey, StateStore
 
 __all__ = ["PASSAGES", "RehearsedRequest", "rehearsals_of"]
 
@@ -76,6 +76,10 @@ class RehearsedRequest(Request):
             text = Piece("chunk", joined, 0, segment_id(model, joined), self.context)
             self._rehearsals.append((text, parts))
             self._behind_rehearsals = then(self._behind_rehearsals, text.id)
+
+    def name_of(self, piece: Piece) -> StateKey:
+        """The states that it takes of a chunk."""
+        return StateKey(piece.id, self.context if piece.before == self.context else self._behind_rehearsals)
 
     def fetch_chunk(self, at: int) -> None:
         """Take a chunk as it was alone where it stands alone, else as it was rehearsed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,10 +41,23 @@ class Request:
         self.states: dict[int, SegmentStates] = {}
         self.stored = [0] * len(pieces)
         self.checked = 0.0
-        self.assembly = Assembly(adapter, self.tokens)
         self._missing: NDArray[np.int64] = np.arange(len(self.tokens))
         self._head = head_length(pieces)
         self.context = head_context(pieces)
+
+    @cached_property
+    def assembly(self) -> Assembly:
+        """Keys and values of the prompt."""
+        return Assembly(self.adapter, self.tokens)
+
+    def names(self) -> list[StateKey]:
+        """What it will ask the store for, as far as that is known beforehand."""
+        head = [StateKey(piece.id, piece.before) for piece in self.pieces[: self._head]]
+        return head + [self.name_of(piece) for piece in self.pieces if piece.kind == "chunk"]
+
+    def name_of(self, piece: Piece) -> StateKey:
+        """The states that it takes of a chunk."""
+        return StateKey(piece.id, self.context)
 
     @property
     def chunks(self) -> list[CachedChunk]:
