@@ -180,6 +180,9 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
         thresholds = np.broadcast_to(least, (len(hits), 1))[:, 0].tolist()
         names, parameters = list(scored.parameters), [p.tolist() for p in scored.parameters.values()]
         relevance = None if fitted is None else fitted.relevance(values)
+        likeliest = [] if relevance is None else relevance.max(axis=1, initial=0).tolist()
+        if relevance is not None:
+            relevance.flags.writeable = False  # so that hits need no copies of its rows
         answerable = least_answerable = None
         if model is not None and self.target_answered is not None:
             odds = model.answerable(table.lists)
@@ -189,8 +192,9 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
         result = []
         for row, own in enumerate(hits):
             count = min(max(int(passing[row]), self.min_keep), len(own))
-            kept = own.top(count) if row not in table.unsorted else own.take(np.sort(table.unsorted[row][:count]))
-            columns = {"score_raw": kept.scores}
+            rows = slice(count) if row not in table.unsorted else np.sort(table.unsorted[row][:count])
+            scores = own.scores[rows]
+            columns = {name: column[rows] for name, column in own.columns.items()} | {"score_raw": scores}
             if relevance is not None:
                 columns["relevance"] = relevance[row, :count]
                 if row in table.unsorted:
@@ -202,12 +206,12 @@ class RelevanceFilter(Operator, name="post_retrieval.relevance_filter"):
                 best[row] if len(own) else None,
                 thresholds[row],
                 {name: column[row] for name, column in zip(names, parameters, strict=True)},
-                None if relevance is None or not len(own) else float(relevance[row].max()),
+                likeliest[row] if likeliest and len(own) else None,
                 None if answerable is None else answerable[row],
                 least_answerable,
             )
             route: Literal["relevant", "no_relevant"] = "relevant" if passing[row] else "no_relevant"
-            result.append(Filtered(kept.with_columns(**columns), route, about))
+            result.append(Filtered(Hits(own.ids[rows], scores, columns, own.store), route, about))
         return result
 
     def embeds_query(self) -> bool:
