@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -40,7 +41,7 @@ def importance(received: Received) -> Any:
     return sum(part / part.sum(-1, keepdim=True).clamp_min(1e-30) for part in (received.total, received.recent))
 
 
-class _Base:
+class _Base(ABC):
     """What codecs have in common: both ends of the scale of budgets."""
 
     def compress(self, keys: Any, values: Any, scores: Any, budget: float) -> Compressed:
@@ -54,8 +55,8 @@ class _Base:
             return Compressed(keys, values, everywhere, None)
         return self._compress(keys, values, scores, count)
 
-    def _compress(self, keys: Any, values: Any, scores: Any, count: int) -> Compressed:
-        raise NotImplementedError
+    @abstractmethod
+    def _compress(self, keys: Any, values: Any, scores: Any, count: int) -> Compressed: ...
 
 
 @dataclass

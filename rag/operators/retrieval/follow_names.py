@@ -12,6 +12,7 @@ from pydantic import Field
 from rag.graphs.extract.phrases import name_key, phrases
 from rag.operators.base import Operator
 from rag.operators.resources import Collection, check_one_collection
+from rag.operators.retrieval.fuse import to_unit
 from rag.operators.retrieval.search import both_hold
 from rag.types import Hits, Query
 
@@ -25,8 +26,8 @@ class FollowNames(Operator, name="retrieval.follow_names"):
     runs of words with capitals; a document is known by its metadata field `field`, without case, what stands in
     parentheses, and stop words at its beginning. Scores are brought to 0..1; a document that is named gains `weight`
     times the score of the best hit that names it, divided by the number of documents with that title. Of a document
-    of several chunks the first that is among the hits gains, else its first one joins them. The column `named_by` is
-    the id of the chunk that gave the gain, or -1.
+    of several chunks the best that is among the hits gains, else its first one joins them. The only column,
+    `named_by`, is the id of the chunk that gave the gain, or -1.
 
     No language model, and no graph that has to be built first: titles are read once for each state of a collection.
     What joins the hits passes `filter` and the query's own. Raises InputError for hits of another collection,
@@ -47,8 +48,7 @@ class FollowNames(Operator, name="retrieval.follow_names"):
         titles = _titles(collection, self.field)
         where = both_hold(self.filter, query.filter if query else None)
         allowed = None if where is None else set(collection.select(where).tolist())
-        found = {int(chunk): float(score) for chunk, score in zip(hits.ids, _to_unit(hits.scores), strict=True)}
-        named_by: dict[int, int] = {}
+        found = {int(chunk): float(score) for chunk, score in zip(hits.ids, to_unit(hits.scores), strict=True)}
         read: dict[int, dict[int, float]] = {}
         total = dict(found)
         for _ in range(self.hops):
@@ -57,8 +57,9 @@ class FollowNames(Operator, name="retrieval.follow_names"):
             for chunk in collection.chunks(new):
                 read[chunk.id] = titles.named_in(chunk.text, chunk.document)
             gains: dict[int, float] = {}
-            for source in best:
-                for document, share in read[source].items():
+            named_by: dict[int, int] = {}
+            for source, names in read.items():
+                for document, share in names.items():
                     target = titles.chunk(document, found, allowed)
                     gain = self.weight * total[source] * share
                     if target is not None and gain > gains.get(target, 0.0):
@@ -119,8 +120,3 @@ def _index(collection: Collection, field: str) -> _Titles:
             documents.setdefault(key, []).append(number)
     numbers = {str(owners.values[owners.codes[start]]): number for number, start in enumerate(starts.tolist())}
     return _Titles(documents, numbers, np.split(ids, starts[1:]))
-
-
-def _to_unit(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = scores.min(), scores.max()
-    return (scores - low) / (high - low) if high > low else np.ones_like(scores)

@@ -13,7 +13,7 @@ from rag.operators.base import Operator
 from rag.operators.resources import check_one_collection
 from rag.types import Hits
 
-__all__ = ["Fuse"]
+__all__ = ["Fuse", "to_unit"]
 
 _CERTAIN = 1e-6
 
@@ -56,7 +56,7 @@ class Fuse(Operator, name="retrieval.fuse"):
         if self.method == "rrf":
             gain = 1.0 / (self.c + rank)
         elif self.method == "weighted":
-            gain = np.concatenate([_to_unit(h.scores) for h in hits])
+            gain = np.concatenate([to_unit(h.scores) for h in hits])
         else:
             weights = weights * [len(h) > 0 for h in hits]
             weights /= max(float(weights.sum()), 1e-12)
@@ -89,7 +89,7 @@ def _log_odds(hits: Hits, branch: int) -> NDArray[np.float64]:
     return np.asarray(np.log(chances / (1 - chances)))
 
 
-def _to_unit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+def to_unit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores moved to 0..1; all 1 when they are equal."""
     if not len(scores):
         return np.zeros(0)

@@ -81,6 +81,13 @@ def test_further_steps_follow_what_was_named(kb: Collection):
     assert named(kb, FollowNames(hops=4).run(hits(kb, song=1.0), collection=kb)) == named(kb, twice)
 
 
+def test_what_was_named_stays_when_it_outranks_what_names_it(kb: Collection):
+    found = FollowNames(hops=2, follow=1, weight=1.5).run(hits(kb, song=1.0), collection=kb)
+    assert named(kb, found) == ["city", "singer", "song"]
+    assert found.scores.tolist() == [2.25, 1.5, 1.0]
+    assert found.columns["named_by"].tolist() == [*ids(kb, "singer", "song"), -1]
+
+
 def test_a_title_of_several_documents_is_shared_and_ones_own_is_none(kb: Collection):
     found = FollowNames(weight=0.5).run(hits(kb, list=1.0), collection=kb)
     assert sorted(named(kb, found)) == ["list", "metal", "planet"]
